@@ -1,0 +1,1 @@
+"""Worchflow: durable workflows in which every step is saved and every layer is a plugin."""

@@ -1,0 +1,43 @@
+"""The clock every part of a worker shares: local time corrected to the store's."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """Tell the time in UTC, in whole milliseconds, as the store would tell it.
+
+    Stored times carry milliseconds, so a time that was never stored must not carry more: a first
+    run and a replay then see the same value. The heart sets `offset` after each beat.
+    """
+
+    def __init__(self) -> None:
+        self.offset = timedelta(0)
+
+    def now(self) -> datetime:
+        """Return the store's time: local time plus the offset the last beat measured."""
+        return from_millis(time.time_ns() // 1_000_000) + self.offset
+
+    def lease_time(self) -> float:
+        """Return seconds on a clock that also counts while the machine sleeps.
+
+        A lease must not outlive a suspended laptop: CLOCK_BOOTTIME where there is one, else the
+        monotonic clock.
+        """
+        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        return time.clock_gettime(clock)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def from_millis(millis: int) -> datetime:
+    """Return the moment `millis` milliseconds after the epoch, in UTC."""
+    return _EPOCH + timedelta(milliseconds=millis)
+
+
+def to_millis(moment: datetime) -> int:
+    """Return an aware moment as whole milliseconds since the epoch, rounded down."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

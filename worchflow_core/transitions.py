@@ -1,0 +1,349 @@
+"""Every change an execution can go through, as pure functions: the state machine in one place.
+
+Each returns a `Change`, a compare-and-set that a store applies or refuses; `now` is passed in.
+`is_claimable`, `claimed`, `applied` and `is_applied` say in Python what every backend must do;
+backends in memory call them, the contract suite holds the others to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from worchflow_core.models import (
+    CLAIMABLE,
+    Attempt,
+    Change,
+    Execution,
+    Failure,
+    Fields,
+    Payload,
+    Status,
+    StepTry,
+)
+
+ATTEMPTS_KEPT = 50
+"""How many attempts an execution's record keeps, the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended, as the runner says it.
+
+    Attributes:
+        status: completed, failed, retrying, sleeping, waiting, cancelled, or queued for an
+            execution that is given back unfinished.
+        result: what the function returned, JSON text.
+        failure: why it failed, or will be retried.
+        due_at: when to go on, for retrying, sleeping and waiting; None waits for an event only.
+        waits: wait keys that wake it.
+        tries: steps that failed in this attempt.
+        steps_recorded: how many steps the store holds; None when that is not known for certain.
+        step_failures: failures per step id, for steps with their own policy.
+        counts: whether this is a failed attempt in the sense of `retries`.
+    """
+
+    status: Status
+    result: Payload | None = None
+    failure: Failure | None = None
+    due_at: datetime | None = None
+    waits: tuple[str, ...] = ()
+    tries: tuple[StepTry, ...] = ()
+    steps_recorded: int | None = None
+    step_failures: Mapping[str, int] = field(default_factory=dict)
+    counts: bool = False
+
+
+def is_claimable(execution: Execution, now: datetime) -> bool:
+    """Return whether a worker may take this execution now: the one central definition."""
+    return (
+        execution.owner is None
+        and execution.status in CLAIMABLE
+        and (execution.due_at is None or execution.due_at <= now)
+        and execution.cancel_requested_at is None
+    )
+
+
+def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
+    """Return a claimable execution as it is once `owner` has claimed it."""
+    return replace(
+        execution,
+        status=Status.PROCESSING,
+        owner=owner,
+        fence=execution.fence + 1,
+        claimed_at=now,
+        updated_at=now,
+        due_at=None,
+        hint_at=None,
+    )
+
+
+def applied(execution: Execution, change: Change) -> Execution | None:
+    """Return the execution with the change applied, or None where `expect` does not hold."""
+    if any(getattr(execution, name) != value for name, value in change.expect.items()):
+        return None
+    return replace(execution, **change.values)
+
+
+def is_applied(execution: Execution, change: Change) -> bool:
+    """Return whether this very change was applied already, by a try whose answer was lost."""
+    if "fence" in change.expect and execution.fence != change.expect["fence"]:
+        return False
+    compared = ("status", "owner", "updated_at")
+    values: Mapping[str, object] = {**change.values}
+    return "updated_at" in values and all(
+        getattr(execution, name) == values[name] for name in compared if name in values
+    )
+
+
+def settle(
+    execution: Execution,
+    outcome: Outcome,
+    *,
+    now: datetime,
+    retries: int | None = None,
+    code_version: str | None = None,
+    has_handler: bool = False,
+    hint_at: datetime | None = None,
+) -> Change:
+    """End an attempt: only the newest claim may, and it gives the execution back.
+
+    Args:
+        execution: as it was claimed.
+        outcome: how the attempt ended.
+        now: the store's time.
+        retries: failures the function survives, kept for display.
+        code_version: distribution and version of the code that ran.
+        has_handler: an execution for `on_failure` or `on_success` is to follow.
+        hint_at: when the queue must be told, for an execution that goes on later.
+    """
+    status = outcome.status
+    values: Fields = {
+        "status": status,
+        "owner": None,
+        "updated_at": now,
+        "attempts": _with_attempt(execution, outcome, now),
+        "crashes": 0,
+        "steps_recorded": outcome.steps_recorded,
+    }
+    if retries is not None:
+        values["retries"] = retries
+    if code_version is not None:
+        values["code_version"] = code_version
+    if outcome.step_failures != execution.step_failures:
+        values["step_failures"] = outcome.step_failures
+    if outcome.counts:
+        values["failed_attempts"] = execution.failed_attempts + 1
+    if execution.waits or outcome.waits:
+        values["waits"] = outcome.waits
+    if outcome.failure is not None or execution.error is not None:
+        values["error"] = outcome.failure
+    if status.is_final:
+        values["finished_at"] = now
+        if status is Status.COMPLETED:
+            values["result"] = outcome.result
+        if execution.cancel_requested_at is not None:
+            values["cancel_requested_at"] = None
+        if has_handler:
+            values["handlers_due"] = True
+    else:
+        values["due_at"] = now if status is Status.QUEUED else outcome.due_at
+        values["hint_at"] = hint_at
+        if execution.finished_at is not None:
+            values["finished_at"] = None
+    return Change(
+        id=execution.id, expect={"owner": execution.owner, "fence": execution.fence}, values=values
+    )
+
+
+def release_crashed(
+    execution: Execution,
+    *,
+    now: datetime,
+    max_crashes: int,
+    has_grown: bool,
+    has_hint: bool,
+    has_handler: bool = False,
+) -> Change:
+    """Take an execution from a dead worker: due again soon, or failed when it keeps killing them.
+
+    Args:
+        execution: as the store has it, owned by the dead worker.
+        now: the store's time.
+        max_crashes: deaths it survives.
+        has_grown: steps were recorded since the crash before; the count starts anew.
+        has_hint: the queue keeps hints, so it must be told.
+        has_handler: an execution for `on_failure` is to follow.
+    """
+    crashes = 1 if has_grown else execution.crashes + 1
+    expect: Fields = {"owner": execution.owner, "fence": execution.fence}
+    failure = Failure(
+        type="WorkerLost",
+        message=f"its worker died {crashes} times in a row while running it",
+        reason="worker_lost",
+    )
+    attempts = _crash_attempt(execution, now)
+    if crashes >= max_crashes:
+        values: Fields = {
+            "status": Status.FAILED,
+            "owner": None,
+            "updated_at": now,
+            "finished_at": now,
+            "error": failure,
+            "crashes": crashes,
+            "attempts": attempts,
+            "steps_recorded": None,
+        }
+        if has_handler:
+            values["handlers_due"] = True
+        return Change(id=execution.id, expect=expect, values=values)
+    wait = timedelta(0) if crashes == 1 else timedelta(seconds=min(2**crashes, 60))
+    return Change(
+        id=execution.id,
+        expect=expect,
+        values={
+            "status": Status.QUEUED,
+            "owner": None,
+            "updated_at": now,
+            "due_at": now + wait,
+            "hint_at": now + wait if has_hint else None,
+            "crashes": crashes,
+            "attempts": attempts,
+            "steps_recorded": None,
+        },
+    )
+
+
+def request_cancel(execution: Execution, *, now: datetime) -> Change:
+    """Cancel: at once where nobody owns it, else ask its owner to at the next beat."""
+    expect: Fields = {
+        "status": execution.status,
+        "owner": execution.owner,
+        "fence": execution.fence,
+    }
+    if execution.owner is not None:
+        return Change(
+            id=execution.id, expect=expect, values={"cancel_requested_at": now, "updated_at": now}
+        )
+    return Change(
+        id=execution.id,
+        expect=expect,
+        values={
+            "status": Status.CANCELLED,
+            "updated_at": now,
+            "finished_at": now,
+            "due_at": None,
+            "hint_at": None,
+            "waits": (),
+            "cancel_requested_at": None,
+        },
+    )
+
+
+def reopen(execution: Execution, *, now: datetime) -> Change:
+    """Queue a failed or cancelled execution again: counts start anew, recorded steps stay."""
+    return Change(
+        id=execution.id,
+        expect={"status": execution.status, "owner": None, "fence": execution.fence},
+        values={
+            "status": Status.QUEUED,
+            "failed_attempts": 0,
+            "crashes": 0,
+            "step_failures": {},
+            "updated_at": now,
+            "finished_at": None,
+            "error": None,
+            "due_at": now,
+            "hint_at": None,
+            "hinted_at": now,
+            "deadline_at": None,
+            "cancel_requested_at": None,
+            "handlers_due": False,
+            "waits": (),
+        },
+    )
+
+
+def wake(execution: Execution, *, now: datetime) -> Change:
+    """Make a sleeping or waiting execution due now."""
+    return Change(
+        id=execution.id,
+        expect={"status": execution.status, "owner": None, "fence": execution.fence},
+        values={"due_at": now, "hint_at": None, "hinted_at": now},
+    )
+
+
+def mark_hinted(execution: Execution, *, now: datetime) -> Change:
+    """Note that the queue was told of an execution just now."""
+    return Change(
+        id=execution.id,
+        expect={"owner": None, "fence": execution.fence},
+        values={"hint_at": None, "hinted_at": now},
+    )
+
+
+def expire(execution: Execution, *, now: datetime, has_handler: bool = False) -> Change:
+    """Fail an unowned execution whose deadline has passed."""
+    failure = Failure(
+        type="ExecutionTimeout", message="its deadline passed while it waited", reason="timeout"
+    )
+    values: Fields = {
+        "status": Status.FAILED,
+        "updated_at": now,
+        "finished_at": now,
+        "error": failure,
+        "due_at": None,
+        "hint_at": None,
+        "waits": (),
+    }
+    if has_handler:
+        values["handlers_due"] = True
+    return Change(
+        id=execution.id,
+        expect={"status": execution.status, "owner": None, "fence": execution.fence},
+        values=values,
+    )
+
+
+def handlers_done(execution: Execution) -> Change:
+    """Note that the `on_failure` or `on_success` execution exists."""
+    return Change(id=execution.id, expect={"handlers_due": True}, values={"handlers_due": False})
+
+
+def reopened_by_claim(execution: Execution) -> Execution:
+    """Return a claimed execution without the marks of an earlier end.
+
+    A foreign client reopens by setting the status alone; a claim of a document that has ended is
+    therefore a reopening.
+    """
+    if execution.finished_at is None:
+        return execution
+    return replace(
+        execution, finished_at=None, crashes=0, step_failures={}, deadline_at=None, waits=()
+    )
+
+
+def _with_attempt(execution: Execution, outcome: Outcome, now: datetime) -> tuple[Attempt, ...]:
+    failure = outcome.failure
+    attempt = Attempt(
+        number=execution.failed_attempts + 1,
+        worker=execution.owner or "",
+        started_at=execution.claimed_at or now,
+        ended_at=now,
+        outcome="released" if outcome.status is Status.QUEUED else outcome.status.value,
+        error=replace(failure, traceback=None, cause=None) if failure else None,
+        tries=outcome.tries,
+    )
+    return (*execution.attempts, attempt)[-ATTEMPTS_KEPT:]
+
+
+def _crash_attempt(execution: Execution, now: datetime) -> tuple[Attempt, ...]:
+    attempt = Attempt(
+        number=execution.failed_attempts + 1,
+        worker=execution.owner or "",
+        started_at=execution.claimed_at or now,
+        ended_at=now,
+        outcome="crashed",
+    )
+    return (*execution.attempts, attempt)[-ATTEMPTS_KEPT:]
