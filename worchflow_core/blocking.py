@@ -22,7 +22,7 @@ ResultT = TypeVar("ResultT")
 def _blocking(
     method: Callable[Concatenate[Client, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[BlockingClient, P], R]:
-    def call(self: BlockingClient, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.wait_for(method(self.client, *args, **kwargs))
 
     call.__name__ = method.__name__
