@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from worchflow_core.clock import (
         to_millis as to_millis,
     )
+    from worchflow_core.codec import (
+        parse_json as parse_json,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -279,6 +282,7 @@ _HOMES = {
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle", "Send"),
     "clock": ("from_millis", "to_millis"),
+    "codec": ("parse_json",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
