@@ -67,7 +67,7 @@ def worchflow_open_step_cache(url: str, settings: Settings) -> StepCache | None:
 
 
 @hookspec
-def worchflow_add_functions() -> Iterable[Function[Any, Any]]:
+def worchflow_add_functions() -> Iterable[Function[Any, Any]]:  # type: ignore[empty-body]
     """Return functions to run, beside those found through `worchflow.functions` entry points.
 
     Called once when a worker starts. Two functions with one id are refused, naming both sources.
