@@ -1,5 +1,9 @@
 """Fixtures for all tests; imported by name, so that they work whether or not we are installed."""
 
+from __future__ import annotations
+
+import pytest
+
 from worchflow_core.testing.fixtures import (  # noqa: F401
     mongo_server,
     mongodb_url,
@@ -9,3 +13,5 @@ from worchflow_core.testing.fixtures import (  # noqa: F401
     standalone_mongo_server,
     unique_name,
 )
+
+pytest.register_assert_rewrite("worchflow_core.testing.contracts")
