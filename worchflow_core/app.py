@@ -61,6 +61,7 @@ class Worchflow:
             modules=self.settings.plugins,
             disabled=self.settings.disabled_plugins,
         )
+        self.plugins.configure(self.settings)
         self.choice: BackendChoice = choose_backends(self.settings, overrides, env_file=env_file)
         self.registry = (
             discover(self.plugins, self.settings.modules)

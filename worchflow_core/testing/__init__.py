@@ -1,1 +1,1 @@
-"""What tests of workflows and of backends share."""
+"""Help for tests: real servers, network faults, contract suites for backend authors."""
