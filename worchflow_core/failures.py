@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback as tracebacks
+from types import TracebackType
 
 from worchflow_core.errors import (
     ExecutionTimeout,
@@ -88,6 +89,17 @@ def _message(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        return "".join(tracebacks.format_exception(error, limit=-50))
+        own = _without_engine(error.__traceback__)
+        return "".join(tracebacks.format_exception(type(error), error, own, limit=-50))
     except Exception:
         return "".join(tracebacks.format_tb(error.__traceback__, limit=-50))
+
+
+def _without_engine(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first frame on that is not Worchflow's own."""
+    first = trace
+    while first is not None:
+        if not first.tb_frame.f_globals.get("__name__", "").startswith("worchflow_core."):
+            return first
+        first = first.tb_next
+    return trace
