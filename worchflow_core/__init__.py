@@ -239,7 +239,13 @@ if TYPE_CHECKING:
         beaten as beaten,
     )
     from worchflow_core.rules import (
+        claim_order as claim_order,
+    )
+    from worchflow_core.rules import (
         claimed as claimed,
+    )
+    from worchflow_core.rules import (
+        created as created,
     )
     from worchflow_core.rules import (
         is_applied as is_applied,
@@ -374,7 +380,9 @@ _HOMES = {
     "rules": (
         "applied",
         "beaten",
+        "claim_order",
         "claimed",
+        "created",
         "is_applied",
         "is_claimable",
         "standing",
