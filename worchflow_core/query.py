@@ -16,7 +16,7 @@ from worchflow_core.models import Execution
 
 
 class Operator(StrEnum):
-    """How a field is compared. None (a missing field) matches only EQUAL None and NOT_IN."""
+    """How a field is compared. None (a missing field) matches only EQUAL None."""
 
     EQUAL = "equal"
     IN = "in"

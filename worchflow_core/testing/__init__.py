@@ -1,0 +1,1 @@
+"""Help for tests: real servers, network faults, contract suites for backend authors."""
