@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from worchflow_core import catalog
+from worchflow_core.claimer import Assignment
 from worchflow_core.errors import StoreUnavailable, WorchflowError
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.plugins import Plugins
-from worchflow_core.session import Assignment, Session
+from worchflow_core.session import Session
 from worchflow_core.settings import Settings
 from worchflow_core.sweeper import Sweeper
 
