@@ -15,18 +15,24 @@ ROOT = Path(__file__).resolve().parent.parent
 # The core's rooms, from the ground up. A module imports from lower lines only, never from its own
 # line or a higher one; imports under TYPE_CHECKING count. A new module needs a place here.
 LAYERS = (
-    "batching clock durations events lifecycle models signals",
-    "errors lease polling query retries step transitions wire",
-    "codec cron filters protocols settings validation",
-    "backends functions results",
+    "batching clock crashpoints durations events lifecycle models threads version words",
+    "errors polling query retries signals step transitions wire",
+    "codec cron failures filters lease protocols settings validation",
+    "backends functions heart results",
     "catalog hookspecs",
     "plugins",
-    "discovery journal",
-    "client",
+    "discovery journal stepbook",
+    "client handlers steps",
+    "blocking_steps sweeper",
+    "attempt",
+    "running",
+    "claimer",
+    "session",
     "worker",
     "app",
     "blocking",
     "__init__",
+    "doctor schemas",
     "cli testing",
 )
 PACKAGES = ("worchflow_core", "worchflow_plugins", "sample_plugin/worchflow_sample")

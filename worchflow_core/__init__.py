@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from worchflow_core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from worchflow_core.app import (
         Worchflow as Worchflow,
@@ -369,7 +371,6 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.1.0"
 __all__ = sorted(_HOME_OF)
 
 
