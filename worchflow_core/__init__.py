@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from worchflow_core.clock import (
         to_millis as to_millis,
     )
+    from worchflow_core.codec import (
+        parse_json as parse_json,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -272,6 +275,21 @@ if TYPE_CHECKING:
     from worchflow_core.wire import (
         worker_to_wire as worker_to_wire,
     )
+    from worchflow_core.words import (
+        human_age as human_age,
+    )
+    from worchflow_core.words import (
+        human_duration as human_duration,
+    )
+    from worchflow_core.words import (
+        printable as printable,
+    )
+    from worchflow_core.words import (
+        printable_lines as printable_lines,
+    )
+    from worchflow_core.words import (
+        short_id as short_id,
+    )
 
 _HOMES = {
     "app": ("Worchflow",),
@@ -279,6 +297,7 @@ _HOMES = {
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle", "Send"),
     "clock": ("from_millis", "to_millis"),
+    "codec": ("parse_json",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
@@ -346,6 +365,7 @@ _HOMES = {
         "worker_from_wire",
         "worker_to_wire",
     ),
+    "words": ("human_age", "human_duration", "printable", "printable_lines", "short_id"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -28,7 +28,16 @@ from worchflow_core.errors import (
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
-from worchflow_core.models import Change, Created, Execution, Status, StepRecord, Tally, Worker
+from worchflow_core.models import (
+    Change,
+    Created,
+    Execution,
+    Finding,
+    Status,
+    StepRecord,
+    Tally,
+    Worker,
+)
 from worchflow_core.query import Page
 from worchflow_core.results import Results
 from worchflow_core.settings import Settings
@@ -243,8 +252,37 @@ class Client:
         return await self._store.workers()
 
     async def functions(self) -> Sequence[catalog.FunctionInfo]:
-        """Return the functions that workers have described to this store."""
-        return await catalog.read(self._store.records)
+        """Return the functions workers have described to this store, and this process's own."""
+        known = {item.id: catalog.describe(item) for item in self._registry}
+        known.update((info.id, info) for info in await catalog.read(self._store.records))
+        return [known[name] for name in sorted(known)]
+
+    async def mirrored(self, execution_id: str) -> Mapping[str, str]:
+        """Return what the queue shows outside readers of an execution; {} where it shows nothing.
+
+        Only a queue that keeps a mirror has a method `mirrored`; that it does not answer is no
+        error, because the store has told the truth already.
+        """
+        read = getattr(self._journal.queue, "mirrored", None)
+        if read is None:
+            return {}
+        try:
+            return dict(await read(execution_id))
+        except ConnectionError as error:
+            logger.debug("the queue does not show its mirror: %s", error)
+            return {}
+
+    async def check(self) -> Sequence[Finding]:
+        """Return what store, queue and step cache find of themselves; never changes anything."""
+        journal = self._journal
+        backends = [journal.store, journal.queue, *([journal.cache] if journal.cache else [])]
+        return [finding for backend in backends for finding in await backend.check()]
+
+    def describe(self) -> Mapping[str, str]:
+        """Return one line for people per backend: where store, queue and step cache are."""
+        journal = self._journal
+        lines = {"store": journal.store.describe(), "queue": journal.queue.describe()}
+        return {**lines, "step cache": journal.cache.describe()} if journal.cache else lines
 
     async def wait(self, execution_id: str, *, timeout: Duration | None = None) -> Execution:
         """Return an execution once it has ended.

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from worchflow_core.batching import Batcher
 from worchflow_core.clock import Clock
+from worchflow_core.crashpoints import no_crash
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.lease import Lease
 from worchflow_core.models import (
@@ -41,6 +42,11 @@ _HOOKS: Mapping[Status, str] = {
     Status.SLEEPING: "worchflow_execution_suspended",
     Status.WAITING: "worchflow_execution_suspended",
 }
+_POINTS: Mapping[Status, str] = {
+    Status.COMPLETED: "after_complete",
+    Status.RETRYING: "after_retry",
+    Status.QUEUED: "after_release",
+}
 
 
 class Journal:
@@ -49,16 +55,24 @@ class Journal:
     Attributes:
         store, queue, cache: the opened backends.
         clock: the store's time.
+        reach: called at each gap between two writes; tests let the process die there.
         on_settled: called with each execution this process wrote a new status for.
     """
 
     def __init__(
-        self, store: Store, queue: Queue, cache: StepCache | None, plugins: Plugins, clock: Clock
+        self,
+        store: Store,
+        queue: Queue,
+        cache: StepCache | None,
+        plugins: Plugins,
+        clock: Clock,
+        reach: Callable[[str], None] = no_crash,
     ) -> None:
         self.store = store
         self.queue = queue
         self.cache = cache
         self.clock = clock
+        self.reach = reach
         self.on_settled: list[Callable[[Execution], None]] = []
         self._plugins = plugins
         self._outages: dict[str, int] = {}
@@ -70,6 +84,7 @@ class Journal:
     async def create(self, executions: Sequence[Execution]) -> Sequence[Created]:
         """Store new executions, hint those that are due, tell the plugins."""
         created = await self.store.create(executions)
+        self.reach("after_insert")
         new = [
             item for item, answer in zip(executions, created, strict=True) if answer is Created.NEW
         ]
@@ -94,6 +109,8 @@ class Journal:
         claimed = await self.store.claim(
             owner, functions, limit=limit, now=self.clock.now(), ids=ids
         )
+        if claimed:
+            self.reach("after_claim")
         return [reopened_by_claim(item) for item in claimed]
 
     async def load_steps(
@@ -147,11 +164,21 @@ class Journal:
         settled = replace(execution, **change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((settled, change)))
         if not accepted:
-            if self._plugins.hears("worchflow_execution_superseded"):
-                self._plugins.notify("worchflow_execution_superseded", execution=execution)
+            self.superseded(execution)
             return None
         self._tell_settled(settled)
         return settled
+
+    async def amend(self, execution: Execution, change: Change, lease: Lease) -> Execution | None:
+        """Apply a change within an attempt; return the execution, None where superseded."""
+        amended = replace(execution, **change.values)
+        accepted = await self._insist(lease, lambda: self._settles.submit((amended, change)))
+        return amended if accepted else None
+
+    def superseded(self, execution: Execution) -> None:
+        """Tell the plugins that a newer claim has taken this execution."""
+        if self._plugins.hears("worchflow_execution_superseded"):
+            self._plugins.notify("worchflow_execution_superseded", execution=execution)
 
     async def update(
         self, pairs: Sequence[tuple[Execution, Change]]
@@ -190,14 +217,22 @@ class Journal:
     # --- the flushes ----------------------------------------------------------------------------
 
     async def _flush_steps(self, steps: Sequence[StepRecord]) -> Sequence[StepRecord | None]:
+        self.reach("before_step_insert")
         answers = await self.store.record(steps)
+        self.reach("after_step_insert")
         if self.cache is not None:
             accepted = [step for step in answers if step is not None and step.result is not None]
             await self._aside("step cache", self.cache.put(accepted))
         return answers
 
     async def _flush_settles(self, items: Sequence[tuple[Execution, Change]]) -> Sequence[bool]:
+        ends = {item.status for item, _ in items}
+        if Status.COMPLETED in ends:
+            self.reach("before_complete")
         refused = await self.store.update([change for _, change in items])
+        for status, point in _POINTS.items():
+            if status in ends:
+                self.reach(point)
         settled = [item for item, _ in items if item.id not in refused]
         if settled:
             await self._aside("queue", self.queue.mirror(settled))
@@ -239,6 +274,7 @@ class Journal:
             not execution.status.is_final
             and execution.due_at is not None
             and execution.hint_at is None
+            and execution.due_at <= self.clock.now()
         )
 
     def _wants_hint(self, before: Execution, after: Execution) -> bool:

@@ -105,7 +105,7 @@ def settle(
     retries: int | None = None,
     code_version: str | None = None,
     has_handler: bool = False,
-    hint_at: datetime | None = None,
+    has_hint: bool = False,
 ) -> Change:
     """End an attempt: only the newest claim may, and it gives the execution back.
 
@@ -116,7 +116,7 @@ def settle(
         retries: failures the function survives, kept for display.
         code_version: distribution and version of the code that ran.
         has_handler: an execution for `on_failure` or `on_success` is to follow.
-        hint_at: when the queue must be told, for an execution that goes on later.
+        has_hint: the queue keeps hints, so it must be told when the execution goes on.
     """
     status = outcome.status
     values: Fields = {
@@ -148,8 +148,11 @@ def settle(
         if has_handler:
             values["handlers_due"] = True
     else:
-        values["due_at"] = now if status is Status.QUEUED else outcome.due_at
-        values["hint_at"] = hint_at
+        due = values["due_at"] = now if status is Status.QUEUED else outcome.due_at
+        if has_hint and due is not None and due > now:
+            values["hint_at"] = due
+        elif has_hint and due is not None:
+            values["hinted_at"] = now
         if execution.finished_at is not None:
             values["finished_at"] = None
     return Change(
@@ -278,7 +281,7 @@ def mark_hinted(execution: Execution, *, now: datetime) -> Change:
     """Note that the queue was told of an execution just now."""
     return Change(
         id=execution.id,
-        expect={"owner": None, "fence": execution.fence},
+        expect={"owner": None, "fence": execution.fence, "hint_at": execution.hint_at},
         values={"hint_at": None, "hinted_at": now},
     )
 
@@ -303,6 +306,15 @@ def expire(execution: Execution, *, now: datetime, has_handler: bool = False) ->
         id=execution.id,
         expect={"status": execution.status, "owner": None, "fence": execution.fence},
         values=values,
+    )
+
+
+def set_deadline(execution: Execution, deadline: datetime) -> Change:
+    """Fix, in its first attempt, when an execution fails for good."""
+    return Change(
+        id=execution.id,
+        expect={"owner": execution.owner, "fence": execution.fence},
+        values={"deadline_at": deadline},
     )
 
 
