@@ -1,0 +1,522 @@
+"""The client: sends events, reads executions, cancels, retries and deletes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, cast, overload
+from uuid import uuid4
+
+from worchflow_core import catalog, transitions
+from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.codec import UNTYPED, Codec, hash_input
+from worchflow_core.durations import Duration, parse_duration
+from worchflow_core.errors import (
+    ExecutionCancelled,
+    ExecutionFailed,
+    IdempotencyConflict,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    ResultTimeout,
+    StoreUnavailable,
+    WorchflowError,
+)
+from worchflow_core.filters import Filter
+from worchflow_core.functions import Function, Registry
+from worchflow_core.journal import Journal
+from worchflow_core.models import (
+    Change,
+    Created,
+    Execution,
+    Finding,
+    Status,
+    StepRecord,
+    Tally,
+    Worker,
+)
+from worchflow_core.query import Page
+from worchflow_core.results import Results
+from worchflow_core.settings import Settings
+from worchflow_core.validation import check_execution_id, check_function_id, check_tags
+
+logger = logging.getLogger("worchflow")
+
+DataT = TypeVar("DataT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """One event for `send_many`; the fields are the arguments of `Client.send`."""
+
+    function: Function[Any, Any] | str
+    data: Any = None
+    id: str | None = None
+    delay: Duration | None = None
+    at: datetime | None = None
+    tags: Iterable[str] = ()
+    priority: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ExecutionHandle(Generic[ResultT]):
+    """An execution that was sent: ask it for its result.
+
+    Attributes:
+        id: the execution's id.
+        is_new: False when an earlier send with this id had created it.
+    """
+
+    def __init__(
+        self, client: Client, execution_id: str, codec: Codec | None, *, is_new: bool
+    ) -> None:
+        self.id = execution_id
+        self.is_new = is_new
+        self._client = client
+        self._codec = codec
+
+    def __repr__(self) -> str:
+        return f"ExecutionHandle({self.id!r})"
+
+    async def result(self, timeout: Duration | None = None) -> ResultT:
+        """Return what the function returned, once it has; see `Client.result`."""
+        execution = await self._client.wait(self.id, timeout=timeout)
+        return cast(ResultT, _result_of(execution, self._codec))
+
+    async def get(self) -> Execution:
+        """Return the execution as it is now."""
+        return await self._client.get(self.id)
+
+    async def steps(self) -> Sequence[StepRecord]:
+        """Return the steps recorded so far."""
+        return await self._client.steps(self.id)
+
+    async def cancel(self) -> Execution:
+        """Cancel it; see `Client.cancel`."""
+        return await self._client.cancel(self.id)
+
+    async def retry(self) -> Execution:
+        """Queue it again; see `Client.retry`."""
+        return await self._client.retry(self.id)
+
+
+class Client:
+    """Send events and work with executions. An open `Worchflow` has one as `app.client`."""
+
+    def __init__(self, journal: Journal, registry: Registry, settings: Settings) -> None:
+        self._journal = journal
+        self._store = journal.store
+        self._registry = registry
+        self._settings = settings
+        self._results = Results(journal.store)
+        journal.on_settled.append(self._results.settled)
+
+    # --- sending --------------------------------------------------------------------------------
+
+    @overload
+    async def send(
+        self,
+        function: Function[DataT, ResultT],
+        data: DataT,
+        *,
+        id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        tags: Iterable[str] = (),
+        priority: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ExecutionHandle[ResultT]: ...
+
+    @overload
+    async def send(
+        self,
+        function: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        tags: Iterable[str] = (),
+        priority: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ExecutionHandle[Any]: ...
+
+    async def send(
+        self,
+        function: Function[Any, Any] | str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        tags: Iterable[str] = (),
+        priority: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ExecutionHandle[Any]:
+        """Send an event: once this returns, the execution is in the store and will be attempted.
+
+        Args:
+            function: the function, or its id. With the function itself, data and result are typed.
+            data: the event's data: what the function declares, or plain JSON; checked here where
+                the function is known to this process.
+            id: the execution's id; sending again with the same id and data creates nothing new.
+            delay: not before this long from now.
+            at: not before this moment (an aware datetime).
+            tags: labels to find it by.
+            priority: higher is claimed first, -100 to 100; the function's own by default.
+            headers: small text facts to travel along.
+
+        Raises:
+            InvalidInput: something given cannot be taken; nothing was written.
+            IdempotencyConflict: the id exists with another function or other data.
+            StoreUnavailable: the store did not answer within WORCHFLOW_SEND_TIMEOUT; the error
+                carries the id, and sending again with it is safe.
+        """
+        event = Send(
+            function=function,
+            data=data,
+            id=id,
+            delay=delay,
+            at=at,
+            tags=tags,
+            priority=priority,
+            headers=headers or {},
+        )
+        (handle,) = await self.send_many([event])
+        return handle
+
+    async def send_many(self, events: Iterable[Send]) -> list[ExecutionHandle[Any]]:
+        """Send many events in few round trips; all are checked before the first is written.
+
+        Raises:
+            InvalidInput, IdempotencyConflict, StoreUnavailable: as `send` does. After a conflict
+            or an outage some of the others may have been stored; sending all again is safe where
+            each has an `id`.
+        """
+        prepared = [self._prepare(event) for event in events]
+        handles: list[ExecutionHandle[Any]] = []
+        for start in range(0, len(prepared), 1000):
+            part = prepared[start : start + 1000]
+            created = await self._create([execution for execution, _ in part])
+            for (execution, codec), answer in zip(part, created, strict=True):
+                if answer is Created.CONFLICT:
+                    raise IdempotencyConflict(
+                        f"execution {execution.id!r} exists with another function or other data; "
+                        "choose another id, or send what was sent before"
+                    )
+                handles.append(
+                    ExecutionHandle(self, execution.id, codec, is_new=answer is Created.NEW)
+                )
+        return handles
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def get(self, execution_id: str) -> Execution:
+        """Return an execution; raise `NotFound` if there is none with this id."""
+        found = await self._store.get([execution_id])
+        if not found:
+            raise NotFound(f"no execution {execution_id!r} in {self._store.describe()}")
+        return found[0]
+
+    async def steps(self, execution_id: str) -> Sequence[StepRecord]:
+        """Return the recorded steps of an execution, in order; empty if there are none."""
+        return (await self._store.steps([execution_id])).get(execution_id, ())
+
+    async def find(self, filter: Filter | None = None) -> Page:
+        """Return executions that match, a page at a time; see `Filter`."""
+        return await self._store.find((filter or Filter()).query())
+
+    async def stats(self) -> Mapping[Status, int]:
+        """Count the executions of each status; every status is there, also with 0."""
+        counts = await self._store.stats()
+        return {status: counts.get(status, 0) for status in Status}
+
+    async def tally(
+        self,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        function: str | None = None,
+        bucket: timedelta = timedelta(minutes=1),
+    ) -> Sequence[Tally]:
+        """Count ended executions by function, status and bucket of time."""
+        query = Filter(function=function, finished_since=since, finished_until=until).query()
+        return await self._store.tally(query.where, bucket=bucket)
+
+    async def workers(self) -> Sequence[Worker]:
+        """Return the workers that the store knows, dead ones included."""
+        return await self._store.workers()
+
+    async def functions(self) -> Sequence[catalog.FunctionInfo]:
+        """Return the functions workers have described to this store, and this process's own."""
+        known = {item.id: catalog.describe(item) for item in self._registry}
+        known.update((info.id, info) for info in await catalog.read(self._store.records))
+        return [known[name] for name in sorted(known)]
+
+    async def mirrored(self, execution_id: str) -> Mapping[str, str]:
+        """Return what the queue shows outside readers of an execution; {} where it shows nothing.
+
+        Only a queue that keeps a mirror has a method `mirrored`; that it does not answer is no
+        error, because the store has told the truth already.
+        """
+        read = getattr(self._journal.queue, "mirrored", None)
+        if read is None:
+            return {}
+        try:
+            return dict(await read(execution_id))
+        except ConnectionError as error:
+            logger.debug("the queue does not show its mirror: %s", error)
+            return {}
+
+    async def check(self) -> Sequence[Finding]:
+        """Return what store, queue and step cache find of themselves; never changes anything."""
+        journal = self._journal
+        backends = [journal.store, journal.queue, *([journal.cache] if journal.cache else [])]
+        return [finding for backend in backends for finding in await backend.check()]
+
+    def describe(self) -> Mapping[str, str]:
+        """Return one line for people per backend: where store, queue and step cache are."""
+        journal = self._journal
+        lines = {"store": journal.store.describe(), "queue": journal.queue.describe()}
+        return {**lines, "step cache": journal.cache.describe()} if journal.cache else lines
+
+    async def wait(self, execution_id: str, *, timeout: Duration | None = None) -> Execution:
+        """Return an execution once it has ended.
+
+        Raises:
+            ResultTimeout: it has not, within `timeout`.
+            NotFound: there is none with this id.
+        """
+        seconds = None if timeout is None else parse_duration(timeout).total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                execution = await self._results.wait(execution_id)
+        except TimeoutError:
+            raise ResultTimeout(
+                f"execution {execution_id} had not ended after {seconds:g} s; it goes on"
+            ) from None
+        if execution is None:
+            raise NotFound(f"no execution {execution_id!r} in {self._store.describe()}")
+        return execution
+
+    async def result(self, execution_id: str, *, timeout: Duration | None = None) -> Any:
+        """Return what an execution's function returned, once it has ended.
+
+        The value is rebuilt as its declared type where this process knows the function, else
+        plain JSON.
+
+        Raises:
+            ExecutionFailed: it failed for good; the error carries the stored failure.
+            ExecutionCancelled: it was cancelled.
+            ResultTimeout, NotFound: as `wait` does.
+        """
+        execution = await self.wait(execution_id, timeout=timeout)
+        function = self._registry.get(execution.function)
+        return _result_of(execution, function.result_codec if function else None)
+
+    # --- changing -------------------------------------------------------------------------------
+
+    async def cancel(self, execution_id: str) -> Execution:
+        """Cancel an execution: at once if no worker has it, else at its next step boundary.
+
+        Returns the execution as it is after the request.
+
+        Raises:
+            NotFound: there is none with this id.
+            NotAllowed: it has ended already.
+        """
+        return await self._change_one(execution_id, self._cancelled)
+
+    async def retry(self, execution_id: str) -> Execution:
+        """Queue a failed or cancelled execution again; its recorded steps are kept.
+
+        Raises:
+            NotFound: there is none with this id.
+            NotAllowed: it is running or waiting, or has completed.
+        """
+        return await self._change_one(execution_id, self._reopened)
+
+    async def delete(self, execution_id: str) -> None:
+        """Delete an ended execution and its steps.
+
+        Raises:
+            NotFound: there is none with this id.
+            NotAllowed: it has not ended; cancel it first.
+        """
+        errors = await self.delete_many([execution_id])
+        for error in errors.values():
+            raise error
+
+    async def cancel_many(self, ids: Collection[str]) -> Mapping[str, Execution | WorchflowError]:
+        """Cancel many; return for each the execution as it is now, or why it was not."""
+        return await self._change(ids, self._cancelled)
+
+    async def retry_many(self, ids: Collection[str]) -> Mapping[str, Execution | WorchflowError]:
+        """Retry many; return for each the execution as it is now, or why it was not."""
+        return await self._change(ids, self._reopened)
+
+    async def delete_many(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:
+        """Delete many; return the reason for each that was not."""
+        gone = await self._journal.delete(ids)
+        left = [item for item in ids if item not in gone]
+        found = {item.id: item for item in await self._store.get(left)} if left else {}
+        errors: dict[str, WorchflowError] = {}
+        for item in left:
+            if item in found:
+                status = found[item].status
+                errors[item] = NotAllowed(f"execution {item} is {status}; cancel it first")
+            else:
+                errors[item] = NotFound(f"no execution {item!r} in {self._store.describe()}")
+        return errors
+
+    async def drain(self, worker_ids: Collection[str]) -> None:
+        """Ask workers to stop taking work and leave once they are empty."""
+        await self._store.drain(worker_ids, now=self._journal.clock.now())
+
+    async def close(self) -> None:
+        """Stop waiting for results; the application closes the backends."""
+        await self._results.close()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _prepare(self, event: Send) -> tuple[Execution, Codec | None]:
+        function: Function[Any, Any] | None
+        if isinstance(event.function, Function):
+            function, name = event.function, event.function.id
+        else:
+            name = check_function_id(event.function)
+            function = self._registry.get(name)
+        codec = function.data_codec if function else Codec(UNTYPED, f"event data of {name}")
+        payload, _ = codec.encode(codec.coerce(event.data), limit=self._settings.max_payload)
+        now = self._journal.clock.now()
+        due = _due(event, now)
+        priority = event.priority if event.priority is not None else 0
+        if event.priority is None and function is not None:
+            priority = function.priority
+        if isinstance(priority, bool) or priority not in range(-100, 101):
+            raise InvalidInput(f"priority is {priority!r}; give a whole number, -100 to 100")
+        is_due = due <= now
+        keeps_hints = self._journal.queue.keeps_hints
+        execution = Execution(
+            id=str(uuid4()) if event.id is None else check_execution_id(event.id),
+            function=name,
+            data=payload,
+            created_at=now,
+            updated_at=now,
+            due_at=due,
+            hint_at=None if is_due or not keeps_hints else due,
+            hinted_at=now if is_due and keeps_hints else None,
+            retries=function.retry.retries if function else None,
+            input_hash=hash_input(name, payload),
+            priority=priority,
+            tags=check_tags([*(function.tags if function else ()), *_texts(event.tags)]),
+            headers=_headers(event.headers),
+        )
+        return execution, function.result_codec if function else None
+
+    async def _create(self, executions: Sequence[Execution]) -> Sequence[Created]:
+        seconds = self._settings.send_timeout.total_seconds()
+        known_id = executions[0].id if len(executions) == 1 else None
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._journal.create(executions)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"{self._store.describe()} did not answer within {seconds:g} s; "
+                "sending again with the same id is safe",
+                execution_id=known_id,
+            ) from None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(str(error), execution_id=known_id) from error
+
+    async def _change_one(
+        self, execution_id: str, decide: Callable[[Execution], Change | WorchflowError]
+    ) -> Execution:
+        answer = (await self._change([execution_id], decide))[execution_id]
+        if isinstance(answer, WorchflowError):
+            raise answer
+        return answer
+
+    async def _change(
+        self, ids: Collection[str], decide: Callable[[Execution], Change | WorchflowError]
+    ) -> dict[str, Execution | WorchflowError]:
+        """Read, decide, compare-and-set; what changed meanwhile is read and decided anew."""
+        answers: dict[str, Execution | WorchflowError] = {}
+        left = list(dict.fromkeys(ids))
+        while left:
+            found = await self._store.get(left)
+            pairs: list[tuple[Execution, Change]] = []
+            for execution in found:
+                change = decide(execution)
+                if isinstance(change, WorchflowError):
+                    answers[execution.id] = change
+                else:
+                    pairs.append((execution, change))
+            known = {execution.id for execution in found}
+            for item in left:
+                if item not in known:
+                    place = self._store.describe()
+                    answers[item] = NotFound(f"no execution {item!r} in {place}")
+            for before, after in await self._journal.update(pairs):
+                answers[before.id] = after
+            left = [item for item in left if item not in answers]
+        return answers
+
+    def _cancelled(self, execution: Execution) -> Change | WorchflowError:
+        if execution.status.is_final:
+            return NotAllowed(f"execution {execution.id} is {execution.status} already")
+        return transitions.request_cancel(execution, now=self._journal.clock.now())
+
+    def _reopened(self, execution: Execution) -> Change | WorchflowError:
+        if execution.status not in (Status.FAILED, Status.CANCELLED):
+            return NotAllowed(
+                f"execution {execution.id} is {execution.status}; "
+                "only a failed or cancelled one can be retried"
+            )
+        return transitions.reopen(execution, now=self._journal.clock.now())
+
+
+def _result_of(execution: Execution, codec: Codec | None) -> Any:
+    if execution.status is Status.COMPLETED:
+        return (codec or Codec(UNTYPED, "result")).decode(execution.result)
+    if execution.status is Status.CANCELLED:
+        raise ExecutionCancelled(execution.id, execution.error, "was cancelled")
+    raise ExecutionFailed(execution.id, execution.error)
+
+
+def _due(event: Send, now: datetime) -> datetime:
+    if event.delay is not None and event.at is not None:
+        raise InvalidInput("both delay and at are given; give one of them")
+    try:
+        if event.delay is not None:
+            return now + parse_duration(event.delay, name="delay")
+        if event.at is None:
+            return now
+        if not isinstance(event.at, datetime) or event.at.tzinfo is None:
+            raise ValueError(
+                f"at is {event.at!r}, which has no time zone; give an aware datetime, such as "
+                "datetime.now(UTC) + timedelta(hours=1)"
+            )
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(str(error)) from None
+    moment = from_millis(to_millis(event.at))
+    return moment if moment > now else now
+
+
+def _texts(tags: Iterable[str]) -> Iterable[str]:
+    if isinstance(tags, str):
+        raise InvalidInput(f"tags is the text {tags!r}; give a list of texts")
+    return tags
+
+
+def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str) or len(name) > 128:
+            raise InvalidInput(f"header {name!r} must be short text with a text value")
+    if sum(len(name) + len(value) for name, value in headers.items()) > 8192:
+        raise InvalidInput("headers take more than 8,192 characters; pass large facts as data")
+    return dict(headers)

@@ -1,0 +1,384 @@
+"""Functions: workflow code with its options, declared by `@function`, gathered in a registry."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import typing
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+from worchflow_core.codec import UNTYPED, Codec
+from worchflow_core.cron import Cron, parse_cron
+from worchflow_core.durations import Duration, parse_duration
+from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
+from worchflow_core.events import Event
+from worchflow_core.retries import RetryPolicy, make_retry_policy
+from worchflow_core.step import BlockingStep, Step
+from worchflow_core.validation import check_function_id, check_tags
+
+DataT = TypeVar("DataT")
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+DataT_contra = TypeVar("DataT_contra", contravariant=True)
+P = ParamSpec("P")
+V = TypeVar("V")
+
+Opener = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResourceMarker:
+    """Marks a parameter that a worker fills with something it opened once; see `Resource`."""
+
+    open: Opener
+
+
+def Resource(
+    open: Callable[[], AbstractAsyncContextManager[V] | AbstractContextManager[V]],
+) -> V:
+    """Declare a parameter whose value is opened once per worker: a pool, a client.
+
+    `async def pay(event, step, *, pool: Pool = Resource(open_pool))`. All functions that name the
+    same opener share one value. It is opened when the worker starts and closed when it stops.
+
+    Args:
+        open: takes nothing, returns a context manager, async or plain.
+    """
+    return typing.cast(V, ResourceMarker(open))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Function(Generic[DataT_contra, ResultT_co]):
+    """A durable function: its code, its id and its options. `@function` makes it.
+
+    Calling it calls the code, so a test may pass an event and a fake step.
+
+    Attributes:
+        id: its name in the store; events of this name run it.
+        code: what was decorated.
+        retry: how often and how soon a failed attempt is repeated.
+        timeout: how long after the first attempt began the execution fails for good.
+        cron: when it runs by itself.
+        on_failure, on_success: ids of functions to run when an execution has ended.
+        priority: what its executions are sent with unless the send says otherwise.
+        tags: what its executions are labelled with.
+        data_codec, result_codec: how its event data and its result are written.
+        resources: parameters to fill with what a worker opened.
+        distribution, version: the installed package it came with, if any.
+        origin: where it was found, for messages: a module or an entry point.
+    """
+
+    id: str
+    code: Callable[..., Any]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: timedelta | None = None
+    cron: Cron | None = None
+    on_failure: str | None = None
+    on_success: str | None = None
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    data_codec: Codec
+    result_codec: Codec
+    resources: MappingProxyType[str, Opener]
+    distribution: str | None = None
+    version: str | None = None
+    origin: str = ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the code as it was written; nothing is stored."""
+        return self.code(*args, **kwargs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the code is `async def`; plain code runs in a thread."""
+        return inspect.iscoroutinefunction(self.code)
+
+    @property
+    def code_version(self) -> str | None:
+        """Distribution and version in one text; None for unpackaged functions."""
+        return f"{self.distribution} {self.version}" if self.distribution else None
+
+    @property
+    def description(self) -> str:
+        """The first paragraph of its docstring."""
+        return (inspect.getdoc(self.code) or "").partition("\n\n")[0]
+
+    @property
+    def source(self) -> str:
+        """The file and line it was written in, as far as known."""
+        try:
+            return f"{inspect.getsourcefile(self.code)}:{inspect.getsourcelines(self.code)[1]}"
+        except (OSError, TypeError):
+            return self.code.__module__
+
+
+@overload
+def function(
+    code: Callable[Concatenate[Event[DataT], Step, P], Awaitable[ResultT]], /
+) -> Function[DataT, ResultT]: ...
+
+
+@overload
+def function(
+    code: Callable[Concatenate[Event[DataT], BlockingStep, P], ResultT], /
+) -> Function[DataT, ResultT]: ...
+
+
+@overload
+def function(
+    *,
+    id: str | None = None,
+    retries: int | None = None,
+    retry_delay: Duration | None = None,
+    timeout: Duration | None = None,
+    cron: str | None = None,
+    tz: str = "UTC",
+    on_failure: Function[Any, Any] | str | None = None,
+    on_success: Function[Any, Any] | str | None = None,
+    priority: int = 0,
+    tags: Iterable[str] = (),
+) -> _Decorator: ...
+
+
+def function(
+    code: Callable[..., Any] | None = None,
+    /,
+    *,
+    id: str | None = None,
+    retries: int | None = None,
+    retry_delay: Duration | None = None,
+    timeout: Duration | None = None,
+    cron: str | None = None,
+    tz: str = "UTC",
+    on_failure: Function[Any, Any] | str | None = None,
+    on_success: Function[Any, Any] | str | None = None,
+    priority: int = 0,
+    tags: Iterable[str] = (),
+) -> Any:
+    """Make a durable function of `async def f(event, step)` or `def f(event, step)`.
+
+    Args:
+        code: the function, when used without parentheses.
+        id: its name in the store; its own name with dashes if left out.
+        retries: failed attempts to survive, 3 by default; 0 means the first error is final.
+        retry_delay: the first wait, one second by default, doubled after each failure with
+            jitter; 0 retries at once.
+        timeout: fail for good this long after the first attempt began.
+        cron: run by itself: five fields, or six with seconds first.
+        tz: the IANA time zone of `cron`.
+        on_failure: a function to run, as an execution of its own, when one has failed for good;
+            its event data is `{"execution": {...}}`.
+        on_success: the same for one that completed.
+        priority: higher is claimed first, -100 to 100.
+        tags: labels for each of its executions.
+
+    Raises:
+        FunctionError: an option or the signature is wrong; the message says what to write.
+    """
+    if code is not None and not callable(code):
+        raise FunctionError(f"@function takes options by name; write @function(id={code!r})")
+
+    def decorate(target: Callable[..., Any]) -> Function[Any, Any]:
+        name = id if id is not None else getattr(target, "__name__", "").replace("_", "-")
+        try:
+            resources, data_type, result_type = _signature(target, name)
+            if isinstance(priority, bool) or priority not in range(-100, 101):
+                raise ValueError(f"priority is {priority!r}; give a whole number, -100 to 100")
+            span = None if timeout is None else parse_duration(timeout, name="timeout")
+            if span is not None and not span:
+                raise ValueError("timeout is 0; give a span above 0, or leave it out")
+            return Function(
+                id=check_function_id(name),
+                code=target,
+                retry=make_retry_policy(retries, retry_delay),
+                timeout=span,
+                cron=None if cron is None else parse_cron(cron, tz),
+                on_failure=_handler_id(on_failure, "on_failure"),
+                on_success=_handler_id(on_success, "on_success"),
+                priority=priority,
+                tags=check_tags(tags),
+                data_codec=Codec(data_type, f"event data of {name}"),
+                result_codec=Codec(result_type, f"result of {name}"),
+                resources=MappingProxyType(resources),
+                origin=target.__module__,
+            )
+        except (InvalidInput, ValueError) as error:
+            if isinstance(error, ConfigurationError) and str(error).startswith("function "):
+                raise
+            raise FunctionError(f"function {name!r}: {error}") from None
+
+    return decorate if code is None else decorate(code)
+
+
+class _Decorator(typing.Protocol):
+    @overload
+    def __call__(
+        self, code: Callable[Concatenate[Event[DataT], Step, P], Awaitable[ResultT]], /
+    ) -> Function[DataT, ResultT]: ...
+
+    @overload
+    def __call__(
+        self, code: Callable[Concatenate[Event[DataT], BlockingStep, P], ResultT], /
+    ) -> Function[DataT, ResultT]: ...
+
+
+class Registry:
+    """The functions a process has, by id; two of one id are refused."""
+
+    def __init__(self, functions: Iterable[Function[Any, Any]] = ()) -> None:
+        self._functions: dict[str, Function[Any, Any]] = {}
+        for item in functions:
+            self.add(item)
+
+    def add(self, function: Function[Any, Any]) -> None:
+        """Add a function; the very same one twice is fine.
+
+        Raises:
+            FunctionError: another function has this id; the message names both origins.
+        """
+        known = self._functions.get(function.id)
+        if known is not None and known.code is not function.code:
+            raise FunctionError(
+                f"two functions have the id {function.id!r}: one from {_origin(known)}, one from "
+                f"{_origin(function)}; rename one with @function(id=...) or uninstall it"
+            )
+        if known is None or known.distribution is None:
+            self._functions[function.id] = function
+
+    def get(self, function_id: str) -> Function[Any, Any] | None:
+        """Return the function with this id, or None."""
+        return self._functions.get(function_id)
+
+    def only(self, ids: Iterable[str]) -> Registry:
+        """Return a registry of just these functions.
+
+        Raises:
+            FunctionError: one of them is not here; the message lists what is.
+        """
+        wanted = list(ids)
+        missing = [name for name in wanted if name not in self._functions]
+        if missing:
+            known = ", ".join(sorted(self._functions)) or "none"
+            raise FunctionError(f"no function {missing[0]!r}; there are: {known}")
+        return Registry(self._functions[name] for name in wanted)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all functions, sorted."""
+        return tuple(sorted(self._functions))
+
+    def __iter__(self) -> Iterator[Function[Any, Any]]:
+        return iter([self._functions[name] for name in self.ids])
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+def stamped(
+    function: Function[Any, Any],
+    *,
+    origin: str,
+    distribution: str | None = None,
+    version: str | None = None,
+) -> Function[Any, Any]:
+    """Return the function with the place it was found written on it."""
+    return replace(function, origin=origin, distribution=distribution, version=version)
+
+
+_declared: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def declared_result(code: Callable[..., Any]) -> Any:
+    """Return the type that a step's code declares to return, or `UNTYPED`."""
+    target = inspect.unwrap(getattr(code, "func", code))
+    if not inspect.isroutine(target):
+        target = getattr(type(target), "__call__", target)  # noqa: B004 - its annotations are wanted
+    if isinstance(target, type) or not getattr(target, "__annotations__", None):
+        return UNTYPED
+    try:
+        return _declared[target]
+    except (KeyError, TypeError):
+        hint = _hints(target).get("return", UNTYPED)
+    declared = UNTYPED if isinstance(hint, TypeVar) else hint
+    with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
+        _declared[target] = declared
+    return declared
+
+
+def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], Any, Any]:
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise FunctionError(f"function {name!r} is a generator; use return instead of yield")
+    parameters = list(inspect.signature(code).parameters.values())
+    resources: dict[str, Opener] = {}
+    plain = []
+    for parameter in parameters:
+        if isinstance(parameter.default, ResourceMarker):
+            resources[parameter.name] = parameter.default.open
+        elif parameter.default is inspect.Parameter.empty:
+            plain.append(parameter)
+    positional = [
+        item
+        for item in plain
+        if item.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) != 2 or len(plain) != 2:
+        raise FunctionError(
+            f"function {name!r} must take an event and a step: write def f(event, step), and give "
+            "every further parameter a default or Resource(...)"
+        )
+    hints = _hints(code)
+    return resources, _event_type(hints.get(positional[0].name)), hints.get("return", UNTYPED)
+
+
+def _event_type(hint: Any) -> Any:
+    if typing.get_origin(hint) is Event:
+        (data_type,) = typing.get_args(hint)
+        return UNTYPED if isinstance(data_type, TypeVar) else data_type
+    return UNTYPED
+
+
+def _hints(code: Callable[..., Any]) -> dict[str, Any]:
+    """Return a callable's annotations as types; what cannot be resolved counts as undeclared."""
+    try:
+        return typing.get_type_hints(code, include_extras=True)
+    except Exception:  # names under TYPE_CHECKING, or local to a function
+        return _resolvable_hints(code)
+
+
+def _resolvable_hints(code: Callable[..., Any]) -> dict[str, Any]:
+    closure = inspect.getclosurevars(code).nonlocals if inspect.isfunction(code) else {}
+    scope = {**getattr(code, "__globals__", {}), **closure}
+    hints: dict[str, Any] = {}
+    for name, hint in getattr(code, "__annotations__", {}).items():
+        holder = type("holder", (), {"__annotations__": {name: hint}})
+        try:
+            hints.update(typing.get_type_hints(holder, scope, include_extras=True))
+        except Exception as error:
+            if re.search(r"\bEvent\b", str(hint)) or name == "return":
+                raise FunctionError(
+                    f"the annotation {hint!r} of {name!r} cannot be resolved ({error}); import or "
+                    "define the type at the top of the module, not under TYPE_CHECKING"
+                ) from None
+    return hints
+
+
+def _handler_id(handler: Function[Any, Any] | str | None, option: str) -> str | None:
+    if handler is None:
+        return None
+    if isinstance(handler, Function):
+        return handler.id
+    if not isinstance(handler, str):
+        raise FunctionError(f"{option} is {handler!r}; give a function or its id")
+    return check_function_id(handler)
+
+
+def _origin(function: Function[Any, Any]) -> str:
+    package = f" ({function.code_version})" if function.code_version else ""
+    return f"{function.origin or function.code.__module__}{package}"
