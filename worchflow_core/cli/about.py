@@ -127,7 +127,7 @@ def doctor(ctx: typer.Context) -> None:
 
 async def _examine(flags: Flags) -> list[Finding]:
     """Return all findings; what cannot even be opened is one of them."""
-    from worchflow_core.cli.opening import load_app, read_only, require_file
+    from worchflow_core.cli.opening import load_app, require_file
     from worchflow_core.doctor import diagnose
     from worchflow_core.errors import FunctionError, WorchflowError
     from worchflow_core.models import Finding
@@ -144,7 +144,6 @@ async def _examine(flags: Flags) -> list[Finding]:
     except exits.CommandError as error:
         findings.append(Finding(level="ok", subject="store", text=str(error)))
         return [*_versions(app), *findings]
-    read_only(app)
     try:
         async with app:
             return [*await diagnose(app), *findings]

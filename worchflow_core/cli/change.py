@@ -172,7 +172,7 @@ def _change(
     wait: bool = False,
 ) -> tuple[int, list[str]]:
     """Do it, and return the exit code and the ids it was done to."""
-    from worchflow_core.cli.opening import changing, run_async
+    from worchflow_core.cli.opening import existing, run_async
 
     flags = flags_of(ctx)
     if everything and ids:
@@ -187,7 +187,7 @@ def _change(
         raise exits.CommandError(f"say which to {action.verb}: ids, or --all with filters")
 
     async def main() -> tuple[int, list[str]]:
-        async with changing(flags) as app:
+        async with existing(flags) as app:
             client = app.client
             if everything:
                 filters["status"] = filters.get("status") or action.statuses

@@ -39,7 +39,7 @@ def functions(
 
     Where none has, or with --installed or -m, those found on this machine are listed too.
     """
-    from worchflow_core.cli.opening import load_app, reading, require_file, run_async
+    from worchflow_core.cli.opening import existing, load_app, require_file, run_async
 
     flags = flags_of(ctx)
     is_local = installed or bool(flags.module)
@@ -50,7 +50,7 @@ def functions(
         except exits.CommandError:  # nothing was sent yet; what is installed can still be told
             await _functions(_installed(flags), None, schema, flags)
             return
-        async with reading(flags) as app:
+        async with existing(flags) as app:
             known = {item.id: item for item in await app.client.functions()}
             if is_local or not known:
                 known = {item.id: item for item in _installed(flags)} | known
@@ -175,18 +175,18 @@ def workers(
     import asyncio
     import sys
 
-    from worchflow_core.cli.opening import changing, reading, run_async
+    from worchflow_core.cli.opening import existing, run_async
 
     flags = flags_of(ctx)
 
     async def main() -> None:
         if drain is not None:
-            async with changing(flags) as app:
+            async with existing(flags) as app:
                 chosen = _worker(await app.client.workers(), drain)
                 await app.client.drain([chosen.id])
                 output.say(f"asked {chosen.name} ({chosen.id}) to take no more and leave")
             return
-        async with reading(flags) as app:
+        async with existing(flags) as app:
             is_live = output.is_terminal(sys.stdout) and not flags.json
             while True:
                 if watch and is_live:

@@ -47,7 +47,7 @@ def list_executions(
     ] = False,
 ) -> None:
     """List executions, newest first."""
-    from worchflow_core.cli.opening import reading, run_async
+    from worchflow_core.cli.opening import existing, run_async
 
     flags = flags_of(ctx)
     chosen = selection.make_filter(
@@ -65,7 +65,7 @@ def list_executions(
     )
 
     async def main() -> None:
-        async with reading(flags) as app:
+        async with existing(flags) as app:
             if watch:
                 await _watch(app.client, chosen, flags, wide=wide)
                 return
@@ -90,7 +90,7 @@ def stats(
     """Count executions by status."""
     import asyncio
 
-    from worchflow_core.cli.opening import reading, run_async
+    from worchflow_core.cli.opening import existing, run_async
 
     flags = flags_of(ctx)
     if by not in (None, "function"):
@@ -100,7 +100,7 @@ def stats(
         begin = datetime.now(UTC) - timedelta(days=1)
 
     async def main() -> None:
-        async with reading(flags) as app:
+        async with existing(flags) as app:
             while True:
                 await _print_stats(app.client, begin, flags, is_watching=watch)
                 if not watch:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 from worchflow_core.cli import exits, output
 from worchflow_core.cli.flags import Flags
@@ -68,19 +69,8 @@ def load_app(
 
 
 @asynccontextmanager
-async def reading(flags: Flags) -> AsyncIterator[Worchflow]:
-    """Open the application to read: no user code is imported, no database is created."""
-    app = load_app(flags, functions=())
-    require_file(app)
-    read_only(app)
-    async with app:
-        _say_where(app, flags)
-        yield app
-
-
-@asynccontextmanager
-async def changing(flags: Flags) -> AsyncIterator[Worchflow]:
-    """Open the application to change what is there; no database is created."""
+async def existing(flags: Flags) -> AsyncIterator[Worchflow]:
+    """Open the application for what is there: no user code is imported, no file is created."""
     app = load_app(flags, functions=())
     require_file(app)
     async with app:
@@ -94,26 +84,28 @@ def store_file(url: str) -> Path | None:
         return None
     path = url.removeprefix("sqlite:").partition("?")[0]
     path = path.removeprefix("///") if path.startswith("///") else path.removeprefix("//")
-    return None if path in ("", ":memory:") else Path(path).expanduser().absolute()
+    return Path(unquote(path)).expanduser().absolute() if path else None
 
 
 def require_file(app: Worchflow) -> None:
-    """Raise `CommandError` where the store would be a file that is not there yet."""
-    path = store_file(app.choice.store_url)
-    if path is not None and not path.exists():
+    """See to it that no file is created, now or when the application is opened.
+
+    Raises:
+        CommandError: the store would be a file that is not there yet.
+    """
+    url = app.choice.store_url
+    path = store_file(url)
+    if path is None:
+        return
+    if not path.exists():
         raise exits.CommandError(
             f"nothing was ever sent: there is no database {path}",
             code=exits.NOT_FOUND,
             hint="send something first, or name the store with --store-url or WORCHFLOW_STORE_URL",
         )
-
-
-def read_only(app: Worchflow) -> None:
-    """Let a file be opened for reading only; a URL that says how to open it stays as it is."""
-    url = app.choice.store_url
-    if store_file(url) is not None and "mode=" not in url:
+    if "mode=" not in url:
         joint = "&" if "?" in url else "?"
-        app.choice = replace(app.choice, store_url=f"{url}{joint}mode=ro")
+        app.choice = replace(app.choice, store_url=f"{url}{joint}mode=rw")
 
 
 async def find_execution(client: Client, text: str) -> Execution:

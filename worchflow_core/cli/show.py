@@ -45,12 +45,12 @@ def show(
     ] = False,
 ) -> None:
     """Show one execution: status, steps, error."""
-    from worchflow_core.cli.opening import find_execution, reading, run_async
+    from worchflow_core.cli.opening import existing, find_execution, run_async
 
     flags = flags_of(ctx)
 
     async def main() -> int:
-        async with reading(flags) as app:
+        async with existing(flags) as app:
             client = app.client
             execution = await find_execution(client, execution_id)
             if watch:
