@@ -188,7 +188,8 @@ async def _check(subject: str, backend: Backend) -> list[Finding]:
 def _functions(app: Worchflow) -> Finding:
     packages = {item.distribution for item in app.registry if item.distribution}
     scheduled = sum(1 for item in app.registry if item.cron)
-    text = f"{len(app.registry)} of {len(packages)} packages, {scheduled} with a schedule"
+    origin = f"of {', '.join(sorted(packages))}" if packages else "of modules"
+    text = f"{len(app.registry)} {origin}, {scheduled} with a schedule"
     if len(app.registry):
         return Finding(level="ok", subject="functions", text=text)
     advice = "none found here; install a package that has some, or name a module with -m"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +73,8 @@ def worker(
             _supervise(flags, children, extra, health_port=health_port, is_reloading=reload)
         )
 
+    import asyncio
+
     from worchflow_core.cli.opening import fast_loop, load_app
     from worchflow_core.cli.worker_process import Plan, WorkerProcess
 
@@ -131,6 +132,8 @@ def _supervise(
     health_port: int | None = None,
     is_reloading: bool = False,
 ) -> int:
+    import asyncio
+
     from worchflow_core.cli.supervisor import Supervisor
     from worchflow_core.settings import load_settings
 
