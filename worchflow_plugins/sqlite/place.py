@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from worchflow_core.errors import StoreUnavailable, StoreUnusable
+from worchflow_core import StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.schema import APPLICATION_ID, VERSION
 
 SCHEME = "sqlite:"

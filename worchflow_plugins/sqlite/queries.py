@@ -8,9 +8,18 @@ from typing import Any
 
 import apsw
 
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.models import Execution, Status, Tally
-from worchflow_core.query import COUNT_CAP, Condition, Operator, Page, Query
+from worchflow_core import (
+    COUNT_CAP,
+    Condition,
+    Execution,
+    Operator,
+    Page,
+    Query,
+    Status,
+    Tally,
+    from_millis,
+    to_millis,
+)
 from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.rows import EXECUTION_COLUMNS, encoded, execution_from
 from worchflow_plugins.sqlite.schema import FINAL_LIST

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from worchflow_core.models import Execution, Finding, Hint, QueueView
+from worchflow_core import Execution, Finding, Hint, QueueView
 from worchflow_plugins.sqlite.place import SCHEME, path_of
 from worchflow_plugins.sqlite.sockets import Ear, Poker
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from worchflow_core.models import Record
+from worchflow_core import Record
 from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.writer import Kind
 

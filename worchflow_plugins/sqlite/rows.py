@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.models import (
+from worchflow_core import (
     Attempt,
     Execution,
     Failure,
@@ -16,14 +15,16 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
     Worker,
+    from_millis,
+    to_millis,
+    worker_from_wire,
+    worker_to_wire,
 )
 from worchflow_core.wire import (
     attempt_from_wire,
     attempt_to_wire,
     failure_from_wire,
     failure_to_wire,
-    worker_from_wire,
-    worker_to_wire,
 )
 from worchflow_plugins.sqlite.connection import Row
 

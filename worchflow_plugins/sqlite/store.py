@@ -8,20 +8,22 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from worchflow_core.errors import StoreUnavailable
-from worchflow_core.models import (
+from worchflow_core import (
     Beat,
     Change,
+    Condition,
     Created,
     Execution,
     Finding,
+    Page,
+    Query,
+    Records,
     Status,
     StepRecord,
+    StoreUnavailable,
     Tally,
     Worker,
 )
-from worchflow_core.protocols import Records
-from worchflow_core.query import Condition, Page, Query
 from worchflow_plugins.sqlite import executions as _executions
 from worchflow_plugins.sqlite import queries, workers
 from worchflow_plugins.sqlite import steps as _steps

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 
 import apsw
 
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.models import Beat, Worker, WorkerState
+from worchflow_core import Beat, Worker, WorkerState, from_millis, to_millis
 from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.rows import worker_from, worker_text
 
