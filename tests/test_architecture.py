@@ -16,14 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # line or a higher one; imports under TYPE_CHECKING count. A new module needs a place here.
 LAYERS = (
     "batching clock crashpoints durations events lifecycle models threads version words",
-    "errors polling query retries signals step transitions wire",
-    "codec cron failures filters lease protocols settings validation",
-    "backends functions heart results",
+    "errors polling query retries signals step wire",
+    "codec cron failures filters lease protocols rules settings transitions validation",
+    "backends functions results",
     "catalog hookspecs",
     "plugins",
-    "discovery journal stepbook",
-    "client handlers steps",
-    "blocking_steps sweeper",
+    "discovery journal",
+    "client handlers stepbook",
+    "heart steps sweeper",
+    "blocking_steps",
     "attempt",
     "running",
     "claimer",
@@ -32,7 +33,6 @@ LAYERS = (
     "app",
     "blocking",
     "__init__",
-    "doctor schemas",
     "cli testing",
 )
 PACKAGES = ("worchflow_core", "worchflow_plugins", "sample_plugin/worchflow_sample")
