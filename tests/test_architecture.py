@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     "batching clock crashpoints durations events lifecycle models threads version words",
     "errors polling query retries signals step wire",
-    "codec cron failures filters lease protocols rules settings transitions validation",
+    "codec cron failures filters lease protocols rules schemas settings transitions validation",
     "backends functions results",
     "catalog hookspecs",
     "plugins",
@@ -31,7 +31,7 @@ LAYERS = (
     "session",
     "worker",
     "app",
-    "blocking",
+    "blocking doctor",
     "__init__",
     "cli testing",
 )
