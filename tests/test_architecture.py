@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The core's rooms, from the ground up. A module imports from lower lines only, never from its own
 # line or a higher one; imports under TYPE_CHECKING count. A new module needs a place here.
 LAYERS = (
-    "batching clock crashpoints durations events lifecycle models threads version words",
+    "batching clock crashpoints durations events lifecycle models roundtrip threads typeddicts "
+    "version words",
     "errors polling query retries signals step wire",
     "codec cron failures filters lease protocols rules settings transitions validation",
     "backends functions results",
@@ -58,6 +59,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
+    "typing_extensions",  # pydantic needs it too: its TypedDict, before Python 3.12
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}
