@@ -19,7 +19,7 @@ LAYERS = (
     "version words",
     "errors polling query retries signals step wire",
     "codec cron failures filters lease protocols rules settings transitions validation",
-    "backends functions results",
+    "asides backends functions results",
     "catalog hookspecs",
     "plugins",
     "discovery journal",
