@@ -7,6 +7,7 @@ from types import TracebackType
 
 from worchflow_core.errors import (
     ExecutionTimeout,
+    FunctionError,
     InvalidInput,
     NonDeterminismError,
     NonRetriable,
@@ -30,16 +31,28 @@ def failure_of(error: BaseException, *, reason: str | None = None) -> Failure:
 
 def is_final(error: BaseException) -> bool:
     """Return whether another attempt cannot help: the code or its data must change first."""
-    return isinstance(error, (NonRetriable, InvalidInput, ExecutionTimeout))
+    return isinstance(error, (NonRetriable, InvalidInput, FunctionError, ExecutionTimeout))
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group, however deep; an exception that is no group by itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for member in error.exceptions for leaf in members_of(member)]
 
 
 def _reason(error: BaseException) -> str:
+    reasons = [_own_reason(member) for member in members_of(error)]
+    return next((reason for reason in reasons if reason != "error"), "error")
+
+
+def _own_reason(error: BaseException) -> str:
     match error:
         case NotSerializable() | InvalidInput():
             return "not_serializable"
         case NonDeterminismError():
             return "non_deterministic"
-        case NonRetriable():
+        case NonRetriable() | FunctionError():
             return "not_retriable"
         case ExecutionTimeout():
             return "timeout"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import random
 import threading
 from collections.abc import Callable
@@ -124,6 +125,8 @@ class StepBook:
                 "piece by piece: call both from the function itself"
             )
         if not callable(code):
+            if inspect.iscoroutine(code):
+                code.close()  # it will never be awaited, which Python would warn of
             raise InvalidInput(
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
