@@ -16,9 +16,9 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution
 from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import is_claimable
 from worchflow_core.running import Running
 from worchflow_core.signals import Superseded
-from worchflow_core.transitions import is_claimable
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")

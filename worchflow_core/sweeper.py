@@ -10,6 +10,7 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worchflow_core import transitions
@@ -130,15 +131,11 @@ class Sweeper:
             workers = await self._store.workers()
             alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
             await self._release([item for item in owned if item.owner not in alive])
-        forgotten = [
-            worker.id
-            for worker in workers
-            if worker.state is WorkerState.DEAD
-            and worker.lease_until is not None
-            and worker.lease_until < now - _DEAD_KEPT
-        ]
-        if forgotten:
-            await self._store.forget(forgotten)
+        for worker in workers:
+            ended = worker.lease_until
+            if worker.state is WorkerState.DEAD and ended is not None and ended < now - _DEAD_KEPT:
+                gone = replace(worker, state=WorkerState.STOPPED)
+                await asyncio.to_thread(self._store.beat, gone, lease=self._settings.lease)
 
     async def _release(self, lost: Collection[Execution]) -> None:
         if not lost:

@@ -1,8 +1,6 @@
 """Every change an execution can go through, as pure functions: the state machine in one place.
 
 Each returns a `Change`, a compare-and-set that a store applies or refuses; `now` is passed in.
-`is_claimable`, `claimed`, `applied` and `is_applied` say in Python what every backend must do;
-backends in memory call them, the contract suite holds the others to them.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from worchflow_core.models import (
-    CLAIMABLE,
     Attempt,
     Change,
     Execution,
@@ -53,48 +50,6 @@ class Outcome:
     steps_recorded: int | None = None
     step_failures: Mapping[str, int] = field(default_factory=dict)
     counts: bool = False
-
-
-def is_claimable(execution: Execution, now: datetime) -> bool:
-    """Return whether a worker may take this execution now: the one central definition."""
-    return (
-        execution.owner is None
-        and execution.status in CLAIMABLE
-        and (execution.due_at is None or execution.due_at <= now)
-        and execution.cancel_requested_at is None
-    )
-
-
-def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
-    """Return a claimable execution as it is once `owner` has claimed it."""
-    return replace(
-        execution,
-        status=Status.PROCESSING,
-        owner=owner,
-        fence=execution.fence + 1,
-        claimed_at=now,
-        updated_at=now,
-        due_at=None,
-        hint_at=None,
-    )
-
-
-def applied(execution: Execution, change: Change) -> Execution | None:
-    """Return the execution with the change applied, or None where `expect` does not hold."""
-    if any(getattr(execution, name) != value for name, value in change.expect.items()):
-        return None
-    return replace(execution, **change.values)
-
-
-def is_applied(execution: Execution, change: Change) -> bool:
-    """Return whether this very change was applied already, by a try whose answer was lost."""
-    if "fence" in change.expect and execution.fence != change.expect["fence"]:
-        return False
-    compared = ("status", "owner", "updated_at")
-    values: Mapping[str, object] = {**change.values}
-    return "updated_at" in values and all(
-        getattr(execution, name) == values[name] for name in compared if name in values
-    )
 
 
 def settle(
