@@ -1,5 +1,5 @@
-"""The version of this Worchflow, for every room that has to name it."""
+"""The version of this distribution; pyproject.toml says the same."""
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+VERSION = "0.1.0"
