@@ -126,7 +126,9 @@ class Attempt:
             error = raised
         self._task = None
         await self._finish_steps()
-        return self._outcome(error, payload)
+        outcome = self._outcome(error, payload)
+        self.book.close()
+        return outcome
 
     async def _run_code(self) -> str:
         function, execution, around = self.function, self.execution, self._around
@@ -196,6 +198,10 @@ class Attempt:
                     self.function.id,
                 )
             return self._ended_by(signal)
+        for title in book.forgotten:
+            return self._failed(
+                NonRetriable(f"step {title!r} was called and never awaited; put await before it")
+            )
         return Outcome(
             status=Status.COMPLETED,
             result=payload,
