@@ -26,6 +26,7 @@ LAYERS = (
         "lifecycle",
         "models",
         "threads",
+        "typeddicts",
         "version",
         "words",
     ),
@@ -34,6 +35,7 @@ LAYERS = (
         "polling",
         "query",
         "retries",
+        "roundtrip",
         "signals",
         "step",
         "wire",
@@ -135,6 +137,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
+    "typing_extensions",
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}
