@@ -237,7 +237,7 @@ class Attempt:
         failure = None
         if backoffs:
             status, failure = Status.RETRYING, min(backoffs, key=lambda item: item.wake_at).failure
-        return self._of(status, failure=failure, due_at=due_at, waits=tuple(waits))
+        return self._of(status, failure=failure, due_at=due_at, waits=tuple(sorted(waits)))
 
     def _failed(self, error: BaseException) -> Outcome:
         failure = failure_of(error)
