@@ -118,7 +118,7 @@ class Sweeper:
             buried = await self._store.bury(overdue, overdue=timedelta(0))
             if buried:
                 logger.warning("worker %s is declared dead: no heartbeat", ", ".join(buried))
-        self._journal.reach("after_bury")
+                self._journal.reach("after_bury")
         alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
         query = Query(
             where=(Condition("owner", Operator.NOT_IN, tuple(alive - set(overdue))),),
@@ -154,8 +154,7 @@ class Sweeper:
                 has_handler=handler_of(item.function, Status.FAILED, self._registry) is not None,
             )
             pairs.append((item, change))
-        released = await self._journal.update(pairs)
-        self._journal.reach("after_requeue")
+        released = await self._journal.update(pairs, point="after_requeue")
         if released:
             logger.warning("released %d executions of dead workers", len(released))
 
@@ -262,9 +261,8 @@ class Sweeper:
         """Hint what a query finds; return whether there was anything."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
-        await self._journal.update(
-            [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        )
+        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        await self._journal.update(pairs, point="after_hint_mark")
         return bool(found)
 
     # --- retention ------------------------------------------------------------------------------
