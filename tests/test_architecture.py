@@ -25,6 +25,7 @@ LAYERS = (
         "events",
         "lifecycle",
         "models",
+        "origin",
         "threads",
         "typeddicts",
         "version",
