@@ -12,6 +12,7 @@ from worchflow_core.testing.fixtures import (  # noqa: F401
     redis_url,
     standalone_mongo_server,
     unique_name,
+    worchflow_harness,
 )
 
 pytest.register_assert_rewrite("worchflow_core.testing.contracts")

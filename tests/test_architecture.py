@@ -18,7 +18,7 @@ LAYERS = (
     "batching clock crashpoints durations events lifecycle models threads version words",
     "errors polling query retries signals step wire",
     "codec cron failures filters lease protocols rules schemas settings transitions validation",
-    "backends functions results",
+    "asides backends functions results",
     "catalog hookspecs",
     "plugins",
     "discovery journal",

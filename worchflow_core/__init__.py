@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from worchflow_core.version import VERSION
+from worchflow_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from worchflow_core.app import (
@@ -239,7 +239,13 @@ if TYPE_CHECKING:
         beaten as beaten,
     )
     from worchflow_core.rules import (
+        claim_order as claim_order,
+    )
+    from worchflow_core.rules import (
         claimed as claimed,
+    )
+    from worchflow_core.rules import (
+        created as created,
     )
     from worchflow_core.rules import (
         is_applied as is_applied,
@@ -374,7 +380,9 @@ _HOMES = {
     "rules": (
         "applied",
         "beaten",
+        "claim_order",
         "claimed",
+        "created",
         "is_applied",
         "is_claimable",
         "standing",
@@ -394,7 +402,6 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = VERSION
 __all__ = sorted(_HOME_OF)
 
 

@@ -142,7 +142,7 @@ def list_settings(
 
 def versions(app: Worchflow) -> list[Finding]:
     """Return what can be said of an application without opening it."""
-    from worchflow_core.version import VERSION
+    from worchflow_core.version import __version__
 
     infos = app.plugins.infos
     foreign = [
@@ -151,7 +151,7 @@ def versions(app: Worchflow) -> list[Finding]:
         if info.distribution not in (None, "worchflow")
     ]
     names = f": {', '.join(foreign)}" if foreign else ""
-    text = f"{VERSION}, {len(infos)} plugins loaded{names}"
+    text = f"{__version__}, {len(infos)} plugins loaded{names}"
     return [
         Finding(level="ok", subject="python", text=platform.python_version()),
         Finding(level="ok", subject="worchflow", text=text),

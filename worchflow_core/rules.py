@@ -5,13 +5,15 @@ Backends in memory call them; the contract suites hold the others to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worchflow_core.models import (
     CLAIMABLE,
     Change,
+    Created,
     Execution,
     Status,
     StepRecord,
@@ -29,6 +31,25 @@ def is_claimable(execution: Execution, now: datetime) -> bool:
         and (execution.due_at is None or execution.due_at <= now)
         and execution.cancel_requested_at is None
     )
+
+
+def claim_order(
+    executions: Iterable[Execution], functions: Collection[str], *, limit: int, now: datetime
+) -> list[Execution]:
+    """Return which of these executions a claim takes: the most urgent claimable ones."""
+    return heapq.nsmallest(
+        limit,
+        (item for item in executions if item.function in functions and is_claimable(item, now)),
+        key=urgency,
+    )
+
+
+def created(known: Execution | None, given: Execution) -> Created:
+    """Return what `create` answers for an execution, given the one of its id that is there."""
+    if known is None:
+        return Created.NEW
+    is_same = (known.function, known.input_hash) == (given.function, given.input_hash)
+    return Created.SAME if is_same else Created.CONFLICT
 
 
 def claimed(execution: Execution, owner: str, now: datetime) -> Execution:

@@ -104,11 +104,11 @@ def dev(
     ] = True,
 ) -> None:
     """Work and watch on one machine: a worker that reloads, and the dashboard."""
-    from worchflow_core.version import VERSION
+    from worchflow_core.version import __version__
 
     flags = flags_of(ctx)
     if not flags.quiet:
-        output.say(f"worchflow {VERSION} dev")
+        output.say(f"worchflow {__version__} dev")
     if reload and not _is_installed("watchfiles"):
         output.say('reload is off; install it with: pip install "worchflow[reload]"')
         reload = False

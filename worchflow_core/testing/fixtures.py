@@ -1,4 +1,4 @@
-"""Pytest fixtures: real servers, started once per test run, and a place of its own per test.
+"""Pytest fixtures: a harness for functions; real servers, and a place of its own per test.
 
 A URL in WORCHFLOW_TEST_REDIS_URL or WORCHFLOW_TEST_MONGODB_URL is used instead of a server of our
 own. Where no server can be had, a test is skipped, or fails when `CI` is set.
@@ -15,9 +15,19 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 if TYPE_CHECKING:
+    from worchflow_core.testing.harness import Harness
     from worchflow_core.testing.servers import MongoServer, RedisServer, Server
 
 _Server = TypeVar("_Server", bound="Server")
+
+
+@pytest.fixture
+def worchflow_harness() -> Iterator[Harness]:
+    """A harness with the functions of the installed packages, on a store of its own in memory."""
+    from worchflow_core.testing.harness import Harness
+
+    with Harness() as harness:
+        yield harness
 
 
 @pytest.fixture(scope="session")

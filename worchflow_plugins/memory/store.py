@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -25,12 +24,12 @@ from worchflow_core import (
     WorkerState,
     applied,
     beaten,
+    claim_order,
     claimed,
+    created,
     is_applied,
-    is_claimable,
     standing,
     tallied,
-    urgency,
 )
 from worchflow_plugins.memory.records import MemoryRecords
 from worchflow_plugins.memory.space import InMemory
@@ -59,12 +58,7 @@ class MemoryStore(InMemory):
         known = self._space.executions.get(execution.id)
         if known is None:
             self._space.keep(execution)
-            return Created.NEW
-        is_same = (known.function, known.input_hash) == (
-            execution.function,
-            execution.input_hash,
-        )
-        return Created.SAME if is_same else Created.CONFLICT
+        return created(known, execution)
 
     async def claim(
         self,
@@ -79,15 +73,7 @@ class MemoryStore(InMemory):
         with self._space.lock:
             wanted = self._space.unended if ids is None else self._space.unended.intersection(ids)
             candidates = (self._space.executions[item] for item in wanted)
-            chosen = heapq.nsmallest(
-                limit,
-                (
-                    item
-                    for item in candidates
-                    if item.function in functions and is_claimable(item, now)
-                ),
-                key=urgency,
-            )
+            chosen = claim_order(candidates, functions, limit=limit, now=now)
             taken = [claimed(item, owner, now) for item in chosen]
             for item in taken:
                 self._space.keep(item)
