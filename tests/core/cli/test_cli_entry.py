@@ -24,7 +24,7 @@ def loaded(place: Path, *arguments: str) -> set[str]:
         "run(sys.argv[1:])\n"
         "sys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))\n"
     )
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
     answer = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=place,
