@@ -137,8 +137,7 @@ def worchflow_add_commands(cli):
     @cli.command()
     def greet(ctx: typer.Context, name: str):
         """Greet somebody."""
-        from worchflow_core.cli.flags import flags_of
-        typer.echo(f"hello {name} {flags_of(ctx).prefix}")
+        typer.echo(f"hello {name} {ctx.find_root().obj}")
 
     @cli.command("list")
     def mine():
@@ -152,7 +151,8 @@ def test_a_plugin_adds_commands_which_take_the_global_flags(
     (place / "greeting_plugin.py").write_text(PLUGIN, encoding="utf-8")
     monkeypatch.setenv("WORCHFLOW_PLUGINS", "greeting_plugin")
     assert "Greet somebody." in cli("--help").out
-    assert cli("greet", "Ana", "--prefix", "acme").out == "hello Ana acme\n"
+    assert cli("greet", "Ana", "--prefix", "acme").out == "hello Ana {'prefix': 'acme'}\n"
+    assert cli("--prefix", "acme", "greet", "Ana").out == "hello Ana {'prefix': 'acme'}\n"
     assert "'list', which is built in" in cli("--help").err
 
 
