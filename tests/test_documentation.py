@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import tomllib
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 
 import worchflow_core
-from worchflow_core import Function, Settings, format_duration, function, hookspecs, step
+from worchflow_core import (
+    Function,
+    Settings,
+    format_duration,
+    function,
+    hookspecs,
+    load_settings,
+    step,
+)
 from worchflow_core.cli.entry import build
 from worchflow_core.cli.flags import global_parameters
 from worchflow_core.testing import Harness
@@ -100,6 +109,22 @@ def test_pages_name_only_settings_that_exist(path: Path) -> None:
     known |= {"WORCHFLOW_TEST_REDIS_URL", "WORCHFLOW_TEST_MONGODB_URL"}  # the fixtures' own
     found = set(re.findall(r"\bWORCHFLOW_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
     assert found <= known
+
+
+def test_example_environment_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [key for key in os.environ if key.startswith("WORCHFLOW_")]:
+        monkeypatch.delenv(name)
+    settings = load_settings(env_file=ROOT / ".env.example")
+    assert settings.store_url is not None
+    assert settings.queue_url is not None
+    assert settings.require_store
+    names = set(re.findall(r"^#?(WORCHFLOW_[A-Z_]+)=", read(".env.example"), re.MULTILINE))
+    assert names <= {f"WORCHFLOW_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_compose_file_publishes_on_the_loopback_address_only() -> None:
+    published = re.findall(r'^ +- "([\d.:]+:\d+)"$', read("docker-compose.yml"), re.MULTILINE)
+    assert published == ["127.0.0.1:6379:6379", "127.0.0.1:27017:27017"]
 
 
 def test_settings_say_what_they_mean() -> None:
