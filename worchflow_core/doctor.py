@@ -142,7 +142,7 @@ def list_settings(
 
 def versions(app: Worchflow) -> list[Finding]:
     """Return what can be said of an application without opening it."""
-    from worchflow_core.version import VERSION
+    from worchflow_core.version import __version__
 
     infos = app.plugins.infos
     foreign = [
@@ -151,7 +151,7 @@ def versions(app: Worchflow) -> list[Finding]:
         if info.distribution not in (None, "worchflow")
     ]
     names = f": {', '.join(foreign)}" if foreign else ""
-    text = f"{VERSION}, {len(infos)} plugins loaded{names}"
+    text = f"{__version__}, {len(infos)} plugins loaded{names}"
     return [
         Finding(level="ok", subject="python", text=platform.python_version()),
         Finding(level="ok", subject="worchflow", text=text),
@@ -188,7 +188,8 @@ async def _check(subject: str, backend: Backend) -> list[Finding]:
 def _functions(app: Worchflow) -> Finding:
     packages = {item.distribution for item in app.registry if item.distribution}
     scheduled = sum(1 for item in app.registry if item.cron)
-    text = f"{len(app.registry)} of {len(packages)} packages, {scheduled} with a schedule"
+    origin = f"of {', '.join(sorted(packages))}" if packages else "of modules"
+    text = f"{len(app.registry)} {origin}, {scheduled} with a schedule"
     if len(app.registry):
         return Finding(level="ok", subject="functions", text=text)
     advice = "none found here; install a package that has some, or name a module with -m"

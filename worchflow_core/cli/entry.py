@@ -89,9 +89,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _print_version(value: bool) -> None:
     if value:
-        from worchflow_core.version import VERSION
+        from worchflow_core.version import __version__
 
-        output.data(f"{PROGRAM} {VERSION}")
+        output.data(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 

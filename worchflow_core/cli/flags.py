@@ -56,21 +56,33 @@ def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     return value
 
 
-def _flag(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, callback=_keep, expose_value=False, show_default=False)
+def _flag(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(
+        *names,
+        help=help,
+        metavar=metavar,
+        callback=_keep,
+        expose_value=False,
+        show_default=False,
+    )
 
 
 def _declare(
     module: Annotated[
         list[str] | None,
-        _flag("--module", "-m", help="Add functions of a module, or of module:attribute."),
+        _flag(
+            "--module", "-m", metavar="NAME", help="Add functions of a module or module:attribute."
+        ),
     ] = None,
     store_url: Annotated[
-        str | None, _flag("--store-url", help="Where executions are kept.")
+        str | None, _flag("--store-url", metavar="URL", help="Where executions are kept.")
     ] = None,
-    queue_url: Annotated[str | None, _flag("--queue-url", help="Where hints are queued.")] = None,
+    queue_url: Annotated[
+        str | None, _flag("--queue-url", metavar="URL", help="Where hints are queued.")
+    ] = None,
     prefix: Annotated[
-        str | None, _flag("--prefix", help="First part of every key in a shared server.")
+        str | None,
+        _flag("--prefix", metavar="TEXT", help="First part of every key in a shared server."),
     ] = None,
     json: Annotated[bool, _flag("--json", help="Print JSON on standard output.")] = False,
     quiet: Annotated[bool, _flag("--quiet", "-q", help="Print errors and data only.")] = False,

@@ -37,9 +37,8 @@ def list_executions(
     until: selection.Until = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many.")] = 20,
     skip: Annotated[int, typer.Option(min=0, help="How many to leave out first.")] = 0,
-    sort: Annotated[
-        str, typer.Option(help="created, updated or finished; -created: oldest first.")
-    ] = "created",
+    sort: Annotated[str, typer.Option(help="created, updated or finished.")] = "created",
+    reverse: Annotated[bool, typer.Option("--reverse", help="Oldest first.")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="Print ids only, one per line.")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Print whole ids, errors and tags.")] = False,
     watch: Annotated[
@@ -50,6 +49,8 @@ def list_executions(
     from worchflow_core.cli.opening import existing, run_async
 
     flags = flags_of(ctx)
+    if sort not in ("created", "updated", "finished"):
+        raise exits.CommandError(f"--sort is {sort!r}; give created, updated or finished")
     chosen = selection.make_filter(
         status=status,
         function=function,
@@ -59,8 +60,8 @@ def list_executions(
         until=until,
         limit=limit,
         skip=skip,
-        order=f"{sort.lstrip('-')}_at",
-        descending=not sort.startswith("-"),
+        order=f"{sort}_at",
+        descending=not reverse,
         counted=True,
     )
 

@@ -148,7 +148,9 @@ async def find_execution(client: Client, text: str) -> Execution:
 
 
 def source_words(source: str, flag: str, variable: str) -> str:
-    """Return which setting said so, in words."""
+    """Return which setting said so, in words; a source that is itself a flag is named as it is."""
+    if source.startswith("--"):
+        return f"from {source}"
     return {
         "flag": f"from {flag}",
         "environment": f"from {variable}",
@@ -159,6 +161,11 @@ def source_words(source: str, flag: str, variable: str) -> str:
 def _say_where(app: Worchflow, flags: Flags) -> None:
     if flags.quiet or flags.json:
         return
-    source = source_words(app.choice.store_source, "--store-url", "WORCHFLOW_STORE_URL")
+    choice = app.choice
+    source = (
+        "default"
+        if choice.store_source == "default"
+        else source_words(choice.store_source, "--store-url", "WORCHFLOW_STORE_URL")
+    )
     text = f"store   {app.journal.store.describe()}   {source}"
     output.say(output.paint(text, "2", sys.stderr))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +73,9 @@ def run(
     ] = None,
 ) -> None:
     """Send an event and run it here; steps are shown as they happen, the result is printed."""
-    from worchflow_core.cli.opening import fast_loop, find_execution, load_app
+    import asyncio
+
+    from worchflow_core.cli.opening import existing, fast_loop, find_execution, load_app
     from worchflow_core.cli.send import check_data, describe, event_data, print_outcome, read_text
     from worchflow_core.cli.show import outcome_code
 
@@ -85,19 +86,27 @@ def run(
         raise exits.CommandError("--replay takes its input from an execution; give no data")
     plugins = [FailAt(fail_at)] if fail_at else []
     app = load_app(flags, plugins=plugins, log="text")
-    if memory and replay is None:
-        app.choice = replace(app.choice, store_url="memory:", queue_url=None, step_cache_url=None)
+    if memory:
+        app.choice = replace(
+            app.choice,
+            store_url="memory:",
+            store_source="--memory",
+            queue_url=None,
+            step_cache_url=None,
+            warnings=(),
+        )
     if no_retries:
         app.registry = _without_retries(app.registry)
 
     async def main() -> int:
+        name, text = function, read_text(data, data_option)
+        if replay is not None:
+            async with existing(flags) as origin:
+                original = await find_execution(origin.client, replay)
+            name, text = name or original.function, original.data
+        assert name is not None
+        _require(app, name)
         async with app:
-            name, text = function, read_text(data, data_option)
-            if replay is not None:
-                original = await find_execution(app.client, replay)
-                name, text = name or original.function, original.data
-            assert name is not None
-            _require(app, name)
             info = await describe(app, name)
             value = event_data(text, fields, info, app, name)
             check_data(app, name, info, value)
@@ -113,7 +122,7 @@ def run(
                 return exits.INTERRUPTED
             # What the lifecycle lines still hold belongs before the result.
             await asyncio.to_thread(app.plugins.close)
-            print_outcome(execution)
+            print_outcome(execution, is_kept=not memory)
             return outcome_code(execution)
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worchflow_core.catalog import FunctionInfo
     from worchflow_core.cli.flags import Flags
     from worchflow_core.client import ExecutionHandle
+    from worchflow_core.models import Execution
 
 Data = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The event's data.")]
 DataOption = Annotated[
@@ -82,8 +83,7 @@ def send(
             if not flags.quiet and not flags.json:
                 from worchflow_core.cli import announce
 
-                for line in announce.backends(app):
-                    output.say(line)
+                announce.start(app, with_functions=False)
             handles = await _send(app, function, value, execution_id, count, given)
             await _tell(app, function, handles, flags)
             if not wait:
@@ -258,8 +258,13 @@ async def _await(app: Worchflow, handles: list[ExecutionHandle[Any]], limit: Any
     return max(outcome_code(execution) for execution in ended)
 
 
-def print_outcome(execution: Any) -> None:
-    """Print the result of an ended execution to standard output, or its error to standard error."""
+def print_outcome(execution: Execution, *, is_kept: bool = True) -> None:
+    """Print a result to standard output, or an error to standard error.
+
+    Args:
+        execution: it has ended.
+        is_kept: `worchflow show` will find it.
+    """
     from worchflow_core.cli import shapes
     from worchflow_core.words import printable, short_id
 
@@ -271,7 +276,7 @@ def print_outcome(execution: Any) -> None:
     name = short_id(execution.id)
     output.error(
         printable(f"execution {execution.id} {_how(execution.status.value)}{reason}", 1000),
-        hint=f"worchflow show {name} --trace" if failure is not None else "",
+        hint=f"worchflow show {name} --trace" if failure is not None and is_kept else "",
     )
 
 

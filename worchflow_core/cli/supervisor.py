@@ -40,6 +40,7 @@ class Child:
         default_factory=lambda: Vitals(is_alive=False, is_ready=False, reason="starting")
     )
     wanted: bool = True
+    has_started: bool = False
 
 
 class Supervisor:
@@ -123,6 +124,9 @@ class Supervisor:
     async def _live(self, child: Child) -> int:
         ours, theirs = socket.socketpair()
         extra = ["--supervised", str(theirs.fileno())] if child.is_worker else []
+        if child.is_worker and child.has_started:
+            extra.append("--follower")  # the start-up lines were printed once
+        child.has_started = True
         # A session of its own: Ctrl-C reaches this process alone, which hands it on by pid.
         child.process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +73,8 @@ def worker(
             _supervise(flags, children, extra, health_port=health_port, is_reloading=reload)
         )
 
+    import asyncio
+
     from worchflow_core.cli.opening import fast_loop, load_app
     from worchflow_core.cli.worker_process import Plan, WorkerProcess
 
@@ -103,11 +104,11 @@ def dev(
     ] = True,
 ) -> None:
     """Work and watch on one machine: a worker that reloads, and the dashboard."""
-    from worchflow_core.version import VERSION
+    from worchflow_core.version import __version__
 
     flags = flags_of(ctx)
     if not flags.quiet:
-        output.say(f"worchflow {VERSION} dev")
+        output.say(f"worchflow {__version__} dev")
     if reload and not _is_installed("watchfiles"):
         output.say('reload is off; install it with: pip install "worchflow[reload]"')
         reload = False
@@ -131,6 +132,8 @@ def _supervise(
     health_port: int | None = None,
     is_reloading: bool = False,
 ) -> int:
+    import asyncio
+
     from worchflow_core.cli.supervisor import Supervisor
     from worchflow_core.settings import load_settings
 

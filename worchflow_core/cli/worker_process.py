@@ -60,6 +60,11 @@ class WorkerProcess:
         """Work; return the exit code."""
         if self._plan.only:
             self._app.registry = self._app.registry.only(self._plan.only)
+        if not len(self._app.registry):
+            raise exits.CommandError(
+                "there are no functions to run",
+                hint="install a package that has some, or name a module: worchflow worker -m flows",
+            )
         async with AsyncExitStack() as stack:
             stopper = await stack.enter_async_context(stoppable())
             if self._plan.health_port is not None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worchflow_core.hookspecs import hookimpl
+from worchflow_core import hookimpl
 
 if TYPE_CHECKING:
-    from worchflow_core.protocols import Queue, Store
-    from worchflow_core.settings import Settings
+    from worchflow_core import Queue, Settings, Store
     from worchflow_plugins.sqlite.queue import SqliteQueue
     from worchflow_plugins.sqlite.store import SqliteStore
 
