@@ -25,7 +25,9 @@ LAYERS = (
         "events",
         "lifecycle",
         "models",
+        "roundtrip",
         "threads",
+        "typeddicts",
         "version",
         "words",
     ),
@@ -135,6 +137,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
+    "typing_extensions",
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}
