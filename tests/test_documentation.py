@@ -17,8 +17,10 @@ import pytest
 
 import worchflow_core
 from worchflow_core import (
+    Event,
     Function,
     Settings,
+    Step,
     format_duration,
     function,
     hookspecs,
@@ -105,7 +107,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=short)
 def test_pages_name_only_settings_that_exist(path: Path) -> None:
     known = {f"WORCHFLOW_{name.upper()}" for name in Settings.model_fields}
-    known |= {"WORCHFLOW_SAMPLE_AUDIT_FILE"}  # the sample's own
+    known |= {"WORCHFLOW_DASHBOARD_AUTH", "WORCHFLOW_SAMPLE_AUDIT_FILE"}  # plugins' own
     known |= {"WORCHFLOW_TEST_REDIS_URL", "WORCHFLOW_TEST_MONGODB_URL"}  # the fixtures' own
     found = set(re.findall(r"\bWORCHFLOW_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
     assert found <= known
@@ -264,6 +266,20 @@ def test_functions_of_the_examples_do_what_they_say(
     example: Function[Any, Any] = example_with(page, name)
     with Harness([example]) as harness:
         assert harness.run(example, data).result == result
+
+
+def test_handler_example_reads_what_a_handler_gets() -> None:
+    handler = example_with("docs/writing-functions.md", "payment_failed")
+
+    @function(id="always-fails", retries=0, on_failure=handler)
+    async def always_fails(event: Event[Any], step: Step) -> None:
+        raise ValueError("no money")
+
+    with Harness([handler, always_fails]) as harness:
+        harness.run(always_fails, id="one")
+        (handler_run,) = harness.run_all()
+    assert handler_run.ran == ("Tell somebody",)
+    assert handler_run.execution.parent == "one"
 
 
 def test_typed_example_returns_its_type() -> None:
