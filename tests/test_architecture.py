@@ -36,6 +36,7 @@ LAYERS = (
         "polling",
         "query",
         "retries",
+        "roundtrip",
         "signals",
         "step",
         "wire",
