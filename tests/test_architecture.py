@@ -205,6 +205,14 @@ def test_core_imports_only_from_lower_rooms(path: Path) -> None:
             )
 
 
+def test_each_room_has_one_place() -> None:
+    names = [name for layer in LAYERS for name in layer]
+    assert sorted(names) == sorted(set(names))
+    for name in names:
+        place = ROOT / "worchflow_core" / name
+        assert place.with_suffix(".py").exists() or place.is_dir(), f"there is no room {name!r}"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_circles(package: str) -> None:
     graph = {
