@@ -24,7 +24,9 @@ durations
 events
 lifecycle
 models
+roundtrip
 threads
+typeddicts
 version
 words
 --
@@ -115,6 +117,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
+    "typing_extensions",  # pydantic needs it too: its TypedDict, before Python 3.12
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}

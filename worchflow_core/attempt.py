@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from worchflow_core.blocking_steps import BlockingSteps
@@ -190,7 +190,8 @@ class Attempt:
                     return self._ended_by(signal)
         if errors:
             return self._failed(errors[0])
-        for signal in signals:
+        if signals:
+            signal = min(signals, key=_wakes_at)  # of several branches the earliest
             if payload is not None and error is None:
                 logger.warning(
                     "function %s swallowed the signal to pause and returned; it is paused all the "
@@ -284,6 +285,11 @@ class _deadline:
     async def __aexit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _wakes_at(signal: ControlSignal) -> datetime:
+    moment = signal.wake_at if isinstance(signal, (StepBackoff, Suspend)) else None
+    return moment or datetime.max.replace(tzinfo=UTC)
 
 
 def _split(error: BaseException | None) -> tuple[list[ControlSignal], list[BaseException]]:

@@ -319,7 +319,7 @@ class StepBook:
         )
         backoff = StepBackoff(now + wait, failure)
         if isinstance(self.signal, StepBackoff) and backoff.wake_at < self.signal.wake_at:
-            self.signal = backoff  # of several branches the earliest wakes the execution
+            self.signal = backoff
         self.stop(backoff)
         self.was_raised = True
         assert self.signal is not None
