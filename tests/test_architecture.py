@@ -14,86 +14,106 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The core's rooms, from the ground up. A module imports from lower lines only, never from its own
 # line or a higher one; imports under TYPE_CHECKING count. A new module needs a place here.
-LAYERS = tuple(
-    layer.split()
-    for layer in """
-batching
-clock
-crashpoints
-durations
-events
-lifecycle
-models
-roundtrip
-threads
-typeddicts
-version
-words
---
-errors
-polling
-query
-retries
-signals
-step
-wire
---
-codec
-cron
-failures
-filters
-lease
-protocols
-rules
-schemas
-settings
-transitions
-validation
---
-asides
-backends
-functions
-results
---
-catalog
-hookspecs
---
-plugins
---
-discovery
-journal
---
-client
-handlers
-stepbook
---
-heart
-steps
-sweeper
---
-blocking_steps
---
-attempt
---
-running
---
-claimer
---
-session
---
-worker
---
-app
---
-blocking
-doctor
---
-__init__
---
-cli
-testing
-""".split("--")
+# One name a line, so that two new rooms seldom meet in a merge.
+# fmt: off
+LAYERS = (
+    (
+        "batching",
+        "clock",
+        "crashpoints",
+        "durations",
+        "events",
+        "lifecycle",
+        "models",
+        "threads",
+        "typeddicts",
+        "version",
+        "words",
+    ),
+    (
+        "errors",
+        "polling",
+        "query",
+        "retries",
+        "roundtrip",
+        "signals",
+        "step",
+        "wire",
+    ),
+    (
+        "codec",
+        "cron",
+        "failures",
+        "filters",
+        "lease",
+        "protocols",
+        "rules",
+        "schemas",
+        "settings",
+        "transitions",
+        "validation",
+    ),
+    (
+        "asides",
+        "backends",
+        "functions",
+        "results",
+    ),
+    (
+        "catalog",
+        "hookspecs",
+    ),
+    (
+        "plugins",
+    ),
+    (
+        "discovery",
+        "journal",
+    ),
+    (
+        "client",
+        "handlers",
+        "stepbook",
+    ),
+    (
+        "heart",
+        "steps",
+        "sweeper",
+    ),
+    (
+        "blocking_steps",
+    ),
+    (
+        "attempt",
+    ),
+    (
+        "running",
+    ),
+    (
+        "claimer",
+    ),
+    (
+        "session",
+    ),
+    (
+        "worker",
+    ),
+    (
+        "app",
+    ),
+    (
+        "blocking",
+        "doctor",
+    ),
+    (
+        "__init__",
+    ),
+    (
+        "cli",
+        "testing",
+    ),
 )
+# fmt: on
 PACKAGES = ("worchflow_core", "worchflow_plugins", "sample_plugin/worchflow_sample")
 DRIVERS = {
     "apsw": "worchflow_plugins/sqlite",
@@ -117,7 +137,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
-    "typing_extensions",  # pydantic needs it too: its TypedDict, before Python 3.12
+    "typing_extensions",
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}

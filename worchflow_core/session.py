@@ -23,7 +23,7 @@ from worchflow_core.running import Running
 from worchflow_core.settings import Settings
 from worchflow_core.signals import Cancelled, Released, Superseded
 from worchflow_core.threads import ThreadPool
-from worchflow_core.version import VERSION
+from worchflow_core.version import __version__
 
 logger = logging.getLogger("worchflow")
 
@@ -192,7 +192,7 @@ class Session:
             name=self._name,
             host=socket.gethostname(),
             pid=os.getpid(),
-            version=VERSION,
+            version=__version__,
             state=self._state,
             started_at=self._started_at,
             concurrency=self._settings.concurrency,

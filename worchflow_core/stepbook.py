@@ -32,7 +32,7 @@ from worchflow_core.functions import declared_result
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import RetryPolicy, make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff, Superseded
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.validation import check_title
 
 running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
@@ -63,6 +63,7 @@ class StepBook:
         tries: steps that failed in this attempt.
         step_failures: failures per step id, for steps with their own retries.
         signal: why every further step call has to unwind; None while all is well.
+        pauses: what the branches wait for; the earliest of all wakes the execution.
         was_raised: the signal has reached user code.
         is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
         exhausted: the error of a step whose own retries are used up.
@@ -85,6 +86,7 @@ class StepBook:
         self.tries: list[StepTry] = []
         self.step_failures = dict(execution.step_failures)
         self.signal: ControlSignal | None = None
+        self.pauses: list[Suspend | StepBackoff] = []
         self.was_raised = False
         self.is_abandoned = False
         self.exhausted: BaseException | None = None
@@ -189,6 +191,13 @@ class StepBook:
         """Let the next step call unwind with `signal`; the first signal stands."""
         if self.signal is None:
             self.signal = signal
+
+    def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
+        """Note that a branch has to wait, and return what it is to raise."""
+        self.pauses.append(signal)
+        self.stop(signal)
+        self.was_raised = True
+        return signal
 
     def close(self) -> None:
         """Let nothing more begin: the attempt has ended, whatever tasks it has left running."""
@@ -317,13 +326,7 @@ class StepBook:
             if isinstance(error, RetryAfter)
             else call.policy.delay(count, random.random())
         )
-        backoff = StepBackoff(now + wait, failure)
-        if isinstance(self.signal, StepBackoff) and backoff.wake_at < self.signal.wake_at:
-            self.signal = backoff
-        self.stop(backoff)
-        self.was_raised = True
-        assert self.signal is not None
-        return self.signal
+        return self.pause(StepBackoff(now + wait, failure))
 
 
 def wrapped(call: StepCall, error: BaseException) -> Exception:
