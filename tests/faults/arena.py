@@ -104,7 +104,11 @@ class Arena:
     # --- processes ------------------------------------------------------------------------------
 
     def start(self, name: str, **settings: object) -> WorkerProcess:
-        """Start a worker; settings by field name."""
+        """Start a worker, as if on a machine of its own; settings by field name."""
+        return self._launch(name, settings, machine=f"machine {len(self.workers)}")
+
+    def start_here(self, name: str, **settings: object) -> WorkerProcess:
+        """Start a worker of this machine: others see at once when its process is gone."""
         return self._launch(name, settings)
 
     def start_client(
@@ -119,7 +123,8 @@ class Arena:
 
     def start_deleter(self, name: str, **settings: object) -> WorkerProcess:
         """Start a worker that dies between deleting steps and their executions."""
-        return self._launch(name, settings, dies_between_deletes=True)
+        machine = f"machine {len(self.workers)}"
+        return self._launch(name, settings, machine=machine, dies_between_deletes=True)
 
     def _launch(
         self, name: str, settings: Mapping[str, object], **orders: Any

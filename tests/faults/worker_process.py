@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tests.faults.drivers import die_between_deletes
 from tests.faults.flows import FUNCTIONS, Tracing
-from worchflow_core import Worchflow
+from worchflow_core import Worchflow, origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class Order:
         asks: instead of working, ask this of the client: method, arguments.
         dies_between_deletes: die when a store has deleted the steps of an execution, and not yet
             the execution itself.
+        machine: a name, to be taken for a process of another machine: its lease alone tells then
+            whether it lives. Empty: of this one.
         memory: bytes of address space it may take; None any.
     """
 
@@ -34,6 +36,7 @@ class Order:
     log: str
     asks: tuple[str, dict[str, object]] | None = None
     dies_between_deletes: bool = False
+    machine: str = ""
     memory: int | None = None
 
 
@@ -55,6 +58,8 @@ def serve(order: Order) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (order.memory, order.memory))
+    if order.machine:
+        origin._place = lambda: order.machine
     if order.dies_between_deletes:
         die_between_deletes()
     asyncio.run(_work() if order.asks is None else _ask(*order.asks))
