@@ -78,7 +78,9 @@ class Results:
                 logger.debug("the store is away while results are awaited: %s", error)
             self._new.clear()
             try:
-                await asyncio.wait_for(self._new.wait(), wait)
+                # Not wait_for: before Python 3.12 it may lose a cancellation.
+                async with asyncio.timeout(wait):
+                    await self._new.wait()
                 wait = _FIRST
             except TimeoutError:
                 wait = min(wait * 1.5, _LONGEST)
