@@ -221,4 +221,19 @@ async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
+COUNTED: list[str] = []
+"""What `count` did in this process."""
+
+
+@function(id="count", retries=0)
+async def count(event: Event[dict[str, str]], step: Step) -> str:
+    """Count a key, in this process alone."""
+
+    async def add() -> str:
+        COUNTED.append(event.data["key"])
+        return event.data["key"]
+
+    return await step.run("add", add)
+
+
 FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)
