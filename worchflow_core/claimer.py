@@ -61,6 +61,7 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._has_warned = False
 
     async def run(self, assignment: Assignment) -> None:
         """Claim until the session stops, is lost, or has done its assignment."""
@@ -168,8 +169,11 @@ class Claimer:
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
-        except ConnectionError as error:
-            logger.debug("the queue does not answer, the store is asked: %s", error)
+        except Exception as error:  # whatever is wrong with a queue, the store can be asked
+            logger.debug("the queue does not answer, the store is asked: %r", error)
+            if not isinstance(error, ConnectionError) and not self._has_warned:
+                self._has_warned = True
+                logger.warning("the queue fails, the store is polled instead: %r", error)
             await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
             return ()
 

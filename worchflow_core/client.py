@@ -408,16 +408,16 @@ class Client:
 
     async def delete_many(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:
         """Delete many; return the reason for each that was not."""
-        gone = await self._journal.delete(ids)
-        left = [item for item in ids if item not in gone]
-        found = {item.id: item for item in await self._store.get(left)} if left else {}
+        found = {item.id: item for item in await self._store.get(ids)} if ids else {}
+        ended = [key for key, item in found.items() if item.status.is_final]
+        gone = await self._journal.delete(ended) if ended else ()
         errors: dict[str, WorchflowError] = {}
-        for item in left:
-            if item in found:
-                status = found[item].status
-                errors[item] = NotAllowed(f"execution {item} is {status}; cancel it first")
-            else:
-                errors[item] = NotFound(f"no execution {item!r} in {self._store.describe()}")
+        for key in ids:
+            if key not in found:
+                errors[key] = NotFound(f"no execution {key!r} in {self._store.describe()}")
+            elif key not in gone:
+                status = found[key].status
+                errors[key] = NotAllowed(f"execution {key} is {status}; cancel it first")
         return errors
 
     async def drain(self, worker_ids: Collection[str]) -> None:
@@ -564,6 +564,8 @@ def _texts(tags: Iterable[str]) -> Iterable[str]:
 
 
 def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(headers, Mapping):
+        raise InvalidInput(f"headers is of type {type(headers).__name__}; give a mapping of texts")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str) or len(name) > 128:
             raise InvalidInput(f"header {name!r} must be short text with a text value")
