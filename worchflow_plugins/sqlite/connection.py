@@ -46,13 +46,13 @@ def connect(path: str, *, cache_kib: int = 8_192, is_reader: bool = False) -> ap
     return connection
 
 
-def patiently(work: Callable[[], T], patience: float = PATIENCE) -> T:
+def patiently(work: Callable[[], T]) -> T:
     """Do `work`, again and again while another connection is in the way.
 
     Tried every 0.5 to 1 ms: with three writers SQLite's own handler, which sleeps longer each
     time, made the slowest wait a second or two; so it is 15 ms.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             return work()
@@ -62,9 +62,9 @@ def patiently(work: Callable[[], T], patience: float = PATIENCE) -> T:
             time.sleep(random.uniform(0.0005, 0.001))
 
 
-def begin(connection: apsw.Connection, patience: float = PATIENCE) -> None:
+def begin(connection: apsw.Connection) -> None:
     """Begin to write; from here on nobody else does."""
-    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), patience)
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
 def roll_back(connection: apsw.Connection) -> None:

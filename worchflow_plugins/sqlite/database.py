@@ -77,9 +77,7 @@ class Database:
         self.users = 0
         try:
             _prepare(path)
-            # Held open from first to last, so that the log is not removed between two others.
-            self._keeper = connect(path)
-            patiently(lambda: self._keeper.execute("SELECT count(*) FROM counts").get)
+            self._keeper = _keep(path)
         except apsw.Error as error:
             raise (as_store_error(error, path) or error) from error
         self._identity = self._look()
@@ -149,6 +147,17 @@ class Database:
                 "in use; what is not yet in it is lost. Stop all processes that use it, restore "
                 "it, and start again"
             )
+
+
+def _keep(path: str) -> apsw.Connection:
+    """Return a connection to hold from first to last, so that the log is not removed meanwhile."""
+    keeper = connect(path, cache_kib=64)
+    try:
+        patiently(lambda: keeper.execute("SELECT count(*) FROM counts").get)
+    except BaseException:
+        keeper.close()
+        raise
+    return keeper
 
 
 def _prepare(path: str) -> None:

@@ -36,6 +36,7 @@ class Ear:
     def __init__(self, path: str) -> None:
         """Bind a socket for the database at `path`; raises `OSError` where that is impossible."""
         folder, prefix = _pattern(path)
+        self._own_folder = None if prefix else folder
         if not prefix:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         self.name = os.path.join(folder, f"{prefix}{secrets.token_hex(4)}{_SUFFIX}")
@@ -68,6 +69,8 @@ class Ear:
         if os.getpid() == self._pid:
             with suppress(OSError):
                 os.unlink(self.name)
+                if self._own_folder is not None:
+                    os.rmdir(self._own_folder)  # unless others listen there
 
 
 class Poker:
