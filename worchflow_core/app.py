@@ -86,6 +86,7 @@ class Worchflow:
             reach = CrashAt(crash_at) if crash_at else no_crash
             self._journal = Journal(store, queue, cache, self.plugins, Clock(), reach)
             self._client = Client(self._journal, self.registry, self.settings)
+            stack.push_async_callback(self._journal.drain)
             stack.push_async_callback(self._client.close)
             self._stack = stack.pop_all()
         return self

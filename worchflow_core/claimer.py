@@ -175,7 +175,7 @@ class Claimer:
             for item in await self._journal.store.get(ids)
             if item.function not in mine and is_claimable(item, now)
         ]
-        await self._journal.hint(strangers, is_misrouted=True)
+        self._journal.hint(strangers, is_misrouted=True)
 
     async def _reconcile(self) -> None:
         """Give back what a claim took whose answer was lost."""

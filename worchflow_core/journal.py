@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from worchflow_core.asides import Asides
 from worchflow_core.batching import Batcher
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import no_crash
@@ -22,7 +23,6 @@ from worchflow_core.models import (
     Change,
     Created,
     Execution,
-    Hint,
     Status,
     StepRecord,
     StepStatus,
@@ -33,6 +33,9 @@ from worchflow_core.transitions import reopened_by_claim
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
+
+_FLIGHTS = 2
+"""Batches under way at once: while the store writes one, Python prepares the next."""
 
 _HOOKS: Mapping[Status, str] = {
     Status.COMPLETED: "worchflow_execution_completed",
@@ -75,9 +78,9 @@ class Journal:
         self.reach = reach
         self.on_settled: list[Callable[[Execution], None]] = []
         self._plugins = plugins
-        self._outages: dict[str, int] = {}
-        self._steps = Batcher(self._flush_steps, is_outage=_is_outage)
-        self._settles = Batcher(self._flush_settles, is_outage=_is_outage)
+        self._asides = Asides(queue, cache)
+        self._steps = Batcher(self._flush_steps, flights=_FLIGHTS, is_outage=_is_outage)
+        self._settles = Batcher(self._flush_settles, flights=_FLIGHTS, is_outage=_is_outage)
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -88,17 +91,15 @@ class Journal:
         new = [
             item for item, answer in zip(executions, created, strict=True) if answer is Created.NEW
         ]
-        await self.hint([item for item in new if item.hint_at is None])
+        self.hint([item for item in new if item.hint_at is None])
         if self._plugins.hears("worchflow_execution_queued"):
             for item in new:
                 self._plugins.notify("worchflow_execution_queued", execution=item)
         return created
 
-    async def hint(self, executions: Sequence[Execution], *, is_misrouted: bool = False) -> None:
+    def hint(self, executions: Sequence[Execution], *, is_misrouted: bool = False) -> None:
         """Tell the queue of executions; a queue that is down costs latency only."""
-        if executions:
-            hints = [Hint(execution=item, is_misrouted=is_misrouted) for item in executions]
-            await self._aside("queue", self.queue.push(hints))
+        self._asides.hint(executions, is_misrouted=is_misrouted)
 
     # --- claiming -------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Journal:
         if self.cache is not None:
             countable = [item for item in wanted if item.steps_recorded is not None]
             if countable:
-                cached = await self._aside("step cache", self.cache.get_all(countable)) or {}
+                cached = await self._asides.ask("step cache", self.cache.get_all(countable)) or {}
                 for item in countable:
                     steps = cached.get(item.id, ())
                     if len(steps) == item.steps_recorded:
@@ -159,13 +160,28 @@ class Journal:
 
     # --- settling -------------------------------------------------------------------------------
 
-    async def settle(self, execution: Execution, change: Change, lease: Lease) -> Execution | None:
-        """Apply the end of an attempt; return the execution as it now is, None where superseded."""
+    async def settle(
+        self,
+        execution: Execution,
+        change: Change,
+        lease: Lease,
+        steps: Collection[StepRecord] = (),
+    ) -> Execution | None:
+        """Apply the end of an attempt; return the execution as it now is, None where superseded.
+
+        An execution that goes on later leaves its `steps` in the cache, where the next attempt
+        finds them; one that ends in its first attempt costs the cache nothing.
+        """
         settled = replace(execution, **change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((settled, change)))
         if not accepted:
             self.superseded(execution)
             return None
+        if self.cache is not None:
+            if not settled.status.is_final:
+                self._asides.put([step for step in steps if step.result is not None])
+            elif execution.steps_recorded is not None:
+                self._asides.drop([execution.id])
         self._tell_settled(settled)
         return settled
 
@@ -196,8 +212,8 @@ class Journal:
             if item.id not in refused
         ]
         afterwards = [after for before, after in done if after.status is not before.status]
-        await self._aside("queue", self.queue.mirror(afterwards))
-        await self.hint([after for before, after in done if self._wants_hint(before, after)])
+        self._asides.mirror(afterwards)
+        self.hint([after for before, after in done if self._wants_hint(before, after)])
         for after in afterwards:
             self._tell_settled(after)
         return done
@@ -205,14 +221,14 @@ class Journal:
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
         gone = await self.store.delete(ids)
-        if gone and self.cache is not None:
-            await self._aside("step cache", self.cache.drop(gone))
+        self._asides.drop(gone)
         return gone
 
     async def drain(self) -> None:
         """Return once every write handed in was made."""
         await self._steps.drain()
         await self._settles.drain()
+        await self._asides.drain()
 
     # --- the flushes ----------------------------------------------------------------------------
 
@@ -220,9 +236,6 @@ class Journal:
         self.reach("before_step_insert")
         answers = await self.store.record(steps)
         self.reach("after_step_insert")
-        if self.cache is not None:
-            accepted = [step for step in answers if step is not None and step.result is not None]
-            await self._aside("step cache", self.cache.put(accepted))
         return answers
 
     async def _flush_settles(self, items: Sequence[tuple[Execution, Change]]) -> Sequence[bool]:
@@ -234,12 +247,8 @@ class Journal:
             if status in ends:
                 self.reach(point)
         settled = [item for item, _ in items if item.id not in refused]
-        if settled:
-            await self._aside("queue", self.queue.mirror(settled))
-            await self.hint([item for item in settled if self._is_due(item)])
-            ended = [item.id for item in settled if item.status.is_final]
-            if ended and self.cache is not None:
-                await self._aside("step cache", self.cache.drop(ended))
+        self._asides.mirror(settled)
+        self.hint([item for item in settled if self._is_due(item)])
         return [item.id not in refused for item, _ in items]
 
     async def _insist(self, lease: Lease, write: Callable[[], Awaitable[T]]) -> T:
@@ -253,21 +262,6 @@ class Journal:
                 logger.debug("the store is away, a result is kept in memory: %s", error)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(wait * 2, 1.0)
-
-    async def _aside(self, what: str, call: Awaitable[T]) -> T | None:
-        """Await a call whose failure costs only time; warn once per outage."""
-        try:
-            answer = await call
-        except Exception as error:
-            count = self._outages[what] = self._outages.get(what, 0) + 1
-            if count == 1:
-                logger.warning("the %s does not answer, work goes on without it: %s", what, error)
-            return None
-        if what in self._outages:
-            logger.info(
-                "the %s answers again, after %d failed calls", what, self._outages.pop(what)
-            )
-        return answer
 
     def _is_due(self, execution: Execution) -> bool:
         return (
