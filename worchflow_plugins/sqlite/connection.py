@@ -21,6 +21,8 @@ Row = list[Any]
 PATIENCE = 10.0
 """Seconds for which a locked file is tried again before the caller hears of it."""
 
+_UNSETTLING = (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError)
+
 _SETTINGS = (
     # Ours are more patient and fairer than SQLite's own busy handler; see `patiently`.
     "PRAGMA busy_timeout = 0",
@@ -67,10 +69,21 @@ def begin(connection: apsw.Connection) -> None:
     patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
-def roll_back(connection: apsw.Connection) -> None:
-    """End a transaction without effect, if there is one: some errors end it by themselves."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+def rolled_back(connection: apsw.Connection, error: BaseException) -> apsw.Connection | None:
+    """End a transaction that failed; return its connection, None when it was closed instead.
+
+    After an error of the disk or of the file's contents, what a connection remembers of the file
+    may be wrong: it is better to begin afresh.
+    """
+    try:
+        if connection.in_transaction:  # some errors end it by themselves
+            connection.execute("ROLLBACK")
+        if not isinstance(error, _UNSETTLING):
+            return connection
+    except apsw.Error:
+        pass
+    connection.close()
+    return None
 
 
 def packed(rows: Sequence[Sequence[Any]]) -> str:

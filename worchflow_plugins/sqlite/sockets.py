@@ -39,6 +39,8 @@ class Ear:
         self._own_folder = None if prefix else folder
         if not prefix:
             os.makedirs(folder, mode=0o700, exist_ok=True)
+            if os.lstat(folder).st_uid != os.geteuid():
+                raise PermissionError(errno.EACCES, "belongs to another user", folder)
         self.name = os.path.join(folder, f"{prefix}{secrets.token_hex(4)}{_SUFFIX}")
         self._pid = os.getpid()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
