@@ -25,6 +25,7 @@ LAYERS = (
         "events",
         "lifecycle",
         "models",
+        "origin",
         "threads",
         "typeddicts",
         "version",
@@ -202,6 +203,14 @@ def test_core_imports_only_from_lower_rooms(path: Path) -> None:
             assert LEVEL[there] < LEVEL[here], (
                 f"{short(path)}:{line} imports {name}, which is not below it"
             )
+
+
+def test_each_room_has_one_place() -> None:
+    names = [name for layer in LAYERS for name in layer]
+    assert sorted(names) == sorted(set(names))
+    for name in names:
+        place = ROOT / "worchflow_core" / name
+        assert place.with_suffix(".py").exists() or place.is_dir(), f"there is no room {name!r}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -18,6 +18,7 @@ from worchflow_core.heart import Heart
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Beat, RunningExecution, Worker, WorkerState
+from worchflow_core.origin import own_origin
 from worchflow_core.plugins import Plugins
 from worchflow_core.running import Running
 from worchflow_core.settings import Settings
@@ -193,6 +194,7 @@ class Session:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
+            origin=own_origin(),
             state=self._state,
             started_at=self._started_at,
             concurrency=self._settings.concurrency,
