@@ -87,7 +87,8 @@ def test_tables_fit_eighty_columns(place: Path, two: str, arguments: tuple[str, 
     code, shown = on_terminal(place, *arguments, "-q")
     assert code == 0
     for line in ESCAPES.sub("", shown).splitlines():
-        assert len(line) <= 80, line
+        if not line.startswith("  at "):  # a path is never cut: people copy it
+            assert len(line) <= 80, line
 
 
 def test_colours_are_for_terminals_that_want_them(place: Path, two: str) -> None:
