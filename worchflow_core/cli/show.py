@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import exits, output
+from worchflow_core.cli import completion, exits, output
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ def register(app: typer.Typer) -> None:
 def show(
     ctx: typer.Context,
     execution_id: Annotated[
-        str, typer.Argument(metavar="ID", help="An id, or 6 and more characters of one.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="An id, or 6 and more characters of one.",
+            autocompletion=completion.executions,
+        ),
     ],
     steps: Annotated[bool, typer.Option("--steps", help="Print the steps alone.")] = False,
     step: Annotated[
