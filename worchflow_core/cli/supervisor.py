@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from worchflow_core.cli import exits, output
 from worchflow_core.cli.health import Vitals, serving
 from worchflow_core.cli.signals import Stopper, stoppable
+from worchflow_core.words import printable
 
 _STEADY = 60.0
 """A process that ran this long has shown that it can; the next crash waits short again."""
@@ -168,7 +169,7 @@ class Supervisor:
 
         async for changes in awatch(*self._watch, watch_filter=PythonFilter()):
             names = ", ".join(sorted({os.path.basename(path) for _, path in changes})[:3])
-            self._say(f"{names} changed, reloading; executions resume from their steps")
+            self._say(f"{printable(names)} changed, reloading; executions resume from their steps")
             workers = [child for child in self._children if child.is_worker]
             for child in workers:
                 child.wanted = False
