@@ -110,6 +110,9 @@ class Attempt:
 
     async def run(self) -> Outcome | None:
         """Run the function and return how it ended; None where another claim has it now."""
+        if self.book.signal is not None:  # it came while the attempt waited to begin
+            self.book.was_raised = True
+            return self._outcome(None, None)
         self._task = asyncio.current_task()
         error: BaseException | None = None
         payload: str | None = None

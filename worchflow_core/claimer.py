@@ -79,6 +79,8 @@ class Claimer:
                     await self._reconcile()
                     logger.info("the store answers again")
                     self.trouble = ""
+                elif running.has_orphans:
+                    await self._reconcile()
             except (StoreUnavailable, ConnectionError) as error:
                 await self.endure(error)
                 continue
@@ -108,13 +110,14 @@ class Claimer:
         return limit is not None and self._claimed >= limit
 
     async def _is_done(self, assignment: Assignment) -> bool:
+        if not assignment.burst and assignment.only is None:
+            return False
         if len(self._running):
+            await self._running.wait_changed(0.1)
             return False
         if assignment.burst:
             return True
-        if assignment.only is None:
-            return False
-        found = await self._journal.store.get(assignment.only)
+        found = await self._journal.store.get(assignment.only or ())
         if all(item.status.is_final for item in found):
             return True
         await self._running.pause(0.1)
@@ -178,11 +181,23 @@ class Claimer:
         self._journal.hint(strangers, is_misrouted=True)
 
     async def _reconcile(self) -> None:
-        """Give back what a claim took whose answer was lost."""
+        """Give back what this worker owns and does not run.
+
+        A claim took it whose answer was lost, or it could not be settled.
+        """
+        self._running.has_orphans = False
         query = Query(where=(Condition("owner", Operator.EQUAL, self._owner),), limit=1000)
         for execution in (await self._journal.store.find(query)).items:
-            if execution.id not in self._running.attempts:
+            if execution.id in self._running.attempts:
+                continue
+            try:
                 await self._running.give_back(execution)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                logger.exception("execution %s cannot be given back yet", execution.id)
+                self._running.has_orphans = True
+                await self._running.pause(1.0)
 
     async def _until_over(self, call: Awaitable[T]) -> T | None:
         """Await a call that may take long; give it up as soon as the session has to end."""

@@ -30,6 +30,7 @@ class Running:
         attempts: by execution id.
         finished: how many attempts were settled.
         is_stopping: no more are to be started.
+        has_orphans: an attempt ended and could not be settled; its execution is still owned.
         changed: set whenever an attempt ended or something was asked of this session.
     """
 
@@ -37,6 +38,7 @@ class Running:
         self.attempts: dict[str, Attempt] = {}
         self.finished = 0
         self.is_stopping = False
+        self.has_orphans = False
         self.changed = asyncio.Event()
         self._around = around
         self._journal = around.journal
@@ -44,6 +46,7 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
+        self._alone = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -88,7 +91,12 @@ class Running:
 
     async def give_back(self, execution: Execution) -> None:
         """Release a claimed execution that no attempt was made at."""
-        await self._settle(execution, Outcome(status=Status.QUEUED))
+        outcome = Outcome(
+            status=Status.QUEUED,
+            failure=execution.error,
+            step_failures=execution.step_failures,
+        )
+        await self._settle(execution, outcome)
 
     async def wait_idle(self, seconds: float, *, unless: asyncio.Event | None = None) -> None:
         """Return when nothing runs any more, when the time is over, or when `unless` is set."""
@@ -118,23 +126,29 @@ class Running:
 
     async def _work(self, attempt: Attempt) -> None:
         execution = attempt.execution
+        is_suspect = execution.crashes >= _SUSPECT
         try:
-            if execution.crashes >= _SUSPECT:
-                await self._until_alone()
-            if attempt.function.timeout is not None and execution.deadline_at is None:
-                await self._fix_deadline(attempt)
-                execution = attempt.execution
-            outcome = await attempt.run()
-            if outcome is None:
-                self._journal.superseded(execution)
+            if is_suspect:
+                async with self._alone:
+                    await self._until_alone()
+                    await self._make(attempt)
             else:
-                await self._settle(execution, outcome, attempt.book.recorded.values())
+                await self._make(attempt)
         except Superseded:
             self._journal.superseded(execution)
         finally:
             del self.attempts[execution.id]
-            if execution.crashes >= _SUSPECT:
-                self._suspects -= 1
+            self._suspects -= is_suspect
+
+    async def _make(self, attempt: Attempt) -> None:
+        """Make the attempt and settle it."""
+        if attempt.function.timeout is not None and attempt.execution.deadline_at is None:
+            await self._fix_deadline(attempt)
+        outcome = await attempt.run()
+        if outcome is None:
+            self._journal.superseded(attempt.execution)
+        else:
+            await self._settle(attempt.execution, outcome, attempt.book.recorded.values())
 
     async def _fix_deadline(self, attempt: Attempt) -> None:
         """Store the deadline before any code runs, so that crashes cannot put it off."""
@@ -147,8 +161,8 @@ class Running:
         attempt.execution = attempt.book.execution = amended
 
     async def _until_alone(self) -> None:
-        """Wait until the other executions are done: this one may kill the worker."""
-        while len(self._tasks) > 1 and not self.is_over:
+        """Wait until only suspects are left, of which one at a time runs: it may kill all."""
+        while len(self._tasks) > self._suspects and not self.is_over:
             await self.wait_changed(0.5)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -156,7 +170,8 @@ class Running:
         self.finished += 1
         self.changed.set()
         if not task.cancelled() and task.exception() is not None:
-            logger.error("an attempt broke its runner", exc_info=task.exception())
+            logger.error("an attempt could not be settled", exc_info=task.exception())
+            self.has_orphans = True
 
     async def _settle(
         self, execution: Execution, outcome: Outcome, steps: Collection[StepRecord] = ()
