@@ -4,6 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +18,7 @@ import pytest
 
 from worchflow_core.cli import exits
 
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = '{"amount": 3, "customer_id": "ana"}'
 
 LATE_STORE = '''
@@ -344,3 +349,30 @@ def test_send_does_not_warn_while_a_worker_has_the_function(
     assert json.loads(done.out)["charged"] == 3.0
     assert "warning" not in done.err.replace("warning: this is a container", "")
     assert cli("doctor").code == 0
+
+
+def test_a_guarded_command_leaves_with_its_parent(place: Path, flows: str) -> None:
+    ours, theirs = socket.socketpair()
+    log = place / "guarded.log"
+    with ours, log.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "worchflow_core.cli.guarded", str(theirs.fileno())),
+                *("worker", "-m", flows),
+            ],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            pass_fds=(theirs.fileno(),),
+            stderr=file,
+        )
+        theirs.close()
+        try:
+            deadline = time.monotonic() + 20
+            while " started " not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert process.poll() is None
+            ours.close()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
