@@ -159,7 +159,7 @@ class Sweeper:
         buried = await self._store.bury(worker_ids, overdue=overdue)
         if buried:
             logger.warning("worker %s is declared dead: %s", ", ".join(buried), why)
-        self._journal.reach("after_bury")
+            self._journal.reach("after_bury")
         return buried
 
     async def _owned(self, operator: Operator, owners: Collection[str]) -> Sequence[Execution]:
@@ -182,8 +182,7 @@ class Sweeper:
                 has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
-        released = await self._journal.update(pairs)
-        self._journal.reach("after_requeue")
+        released = await self._journal.update(pairs, point="after_requeue")
         if released:
             count = len(released)
             logger.warning("released %d execution%s of dead workers", count, "s" * (count != 1))
@@ -291,9 +290,8 @@ class Sweeper:
         """Hint what a query finds; return whether there was anything."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
-        await self._journal.update(
-            [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        )
+        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        await self._journal.update(pairs, point="after_hint_mark")
         return bool(found)
 
     # --- retention ------------------------------------------------------------------------------
