@@ -146,6 +146,8 @@ class BlockingClient:
         handles = self.wait_for(self.client.send_many(events))
         return [BlockingHandle(self, handle) for handle in handles]
 
+    send_event = _blocking(Client.send_event)
+    signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
     find = _blocking(Client.find)

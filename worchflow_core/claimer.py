@@ -24,6 +24,8 @@ logger = logging.getLogger("worchflow")
 T = TypeVar("T")
 
 _POP_WAIT = timedelta(seconds=2)
+_POLL_WAIT = timedelta(seconds=0.5)
+"""Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
 
 
@@ -161,7 +163,9 @@ class Claimer:
             await self._running.give_back(execution)
 
     async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
-        span = _POP_WAIT if wait else _NO_WAIT
+        span = _NO_WAIT
+        if wait:
+            span = _POP_WAIT if self._journal.queue.keeps_hints else _POLL_WAIT
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
