@@ -1,5 +1,18 @@
+"""Fixtures for all tests; imported by name, so that they work whether or not we are installed."""
+
 from __future__ import annotations
 
 import pytest
+
+from worchflow_core.testing.fixtures import (  # noqa: F401
+    mongo_server,
+    mongodb_url,
+    old_redis_server,
+    redis_server,
+    redis_url,
+    standalone_mongo_server,
+    unique_name,
+    worchflow_harness,
+)
 
 pytest.register_assert_rewrite("worchflow_core.testing.contracts")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from worchflow_core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from worchflow_core.app import (
         Worchflow as Worchflow,
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.client import (
         Send as Send,
+    )
+    from worchflow_core.clock import (
+        Clock as Clock,
     )
     from worchflow_core.clock import (
         from_millis as from_millis,
@@ -224,6 +229,36 @@ if TYPE_CHECKING:
     from worchflow_core.query import (
         Query as Query,
     )
+    from worchflow_core.query import (
+        tallied as tallied,
+    )
+    from worchflow_core.rules import (
+        applied as applied,
+    )
+    from worchflow_core.rules import (
+        beaten as beaten,
+    )
+    from worchflow_core.rules import (
+        claim_order as claim_order,
+    )
+    from worchflow_core.rules import (
+        claimed as claimed,
+    )
+    from worchflow_core.rules import (
+        created as created,
+    )
+    from worchflow_core.rules import (
+        is_applied as is_applied,
+    )
+    from worchflow_core.rules import (
+        is_claimable as is_claimable,
+    )
+    from worchflow_core.rules import (
+        standing as standing,
+    )
+    from worchflow_core.rules import (
+        urgency as urgency,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -238,18 +273,6 @@ if TYPE_CHECKING:
     )
     from worchflow_core.step import (
         Step as Step,
-    )
-    from worchflow_core.transitions import (
-        applied as applied,
-    )
-    from worchflow_core.transitions import (
-        claimed as claimed,
-    )
-    from worchflow_core.transitions import (
-        is_applied as is_applied,
-    )
-    from worchflow_core.transitions import (
-        is_claimable as is_claimable,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -275,13 +298,28 @@ if TYPE_CHECKING:
     from worchflow_core.wire import (
         worker_to_wire as worker_to_wire,
     )
+    from worchflow_core.words import (
+        human_age as human_age,
+    )
+    from worchflow_core.words import (
+        human_duration as human_duration,
+    )
+    from worchflow_core.words import (
+        printable as printable,
+    )
+    from worchflow_core.words import (
+        printable_lines as printable_lines,
+    )
+    from worchflow_core.words import (
+        short_id as short_id,
+    )
 
 _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle", "Send"),
-    "clock": ("from_millis", "to_millis"),
+    "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
@@ -336,10 +374,20 @@ _HOMES = {
         "WorkerState",
     ),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
-    "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query"),
+    "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("BlockingStep", "Step"),
-    "transitions": ("applied", "claimed", "is_applied", "is_claimable"),
+    "rules": (
+        "applied",
+        "beaten",
+        "claim_order",
+        "claimed",
+        "created",
+        "is_applied",
+        "is_claimable",
+        "standing",
+        "urgency",
+    ),
     "wire": (
         "EXECUTION_NAMES",
         "execution_from_wire",
@@ -350,10 +398,10 @@ _HOMES = {
         "worker_from_wire",
         "worker_to_wire",
     ),
+    "words": ("human_age", "human_duration", "printable", "printable_lines", "short_id"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.1.0"
 __all__ = sorted(_HOME_OF)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from worchflow_core.backends import BackendChoice, choose_backends
 from worchflow_core.client import Client
 from worchflow_core.clock import Clock
+from worchflow_core.crashpoints import CrashAt, no_crash
 from worchflow_core.discovery import discover
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function, Registry
@@ -60,6 +61,7 @@ class Worchflow:
             modules=self.settings.plugins,
             disabled=self.settings.disabled_plugins,
         )
+        self.plugins.configure(self.settings)
         self.choice: BackendChoice = choose_backends(self.settings, overrides, env_file=env_file)
         self.registry = (
             discover(self.plugins, self.settings.modules)
@@ -80,8 +82,11 @@ class Worchflow:
             queue = await stack.enter_async_context(queue)
             if cache is not None:
                 cache = await stack.enter_async_context(cache)
-            self._journal = Journal(store, queue, cache, self.plugins, Clock())
+            crash_at = self.settings.crash_at
+            reach = CrashAt(crash_at) if crash_at else no_crash
+            self._journal = Journal(store, queue, cache, self.plugins, Clock(), reach)
             self._client = Client(self._journal, self.registry, self.settings)
+            stack.push_async_callback(self._journal.drain)
             stack.push_async_callback(self._client.close)
             self._stack = stack.pop_all()
         return self

@@ -34,6 +34,11 @@ class Batcher(Generic[ItemT, AnswerT]):
         self._waiting: list[tuple[ItemT, asyncio.Future[AnswerT]]] = []
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait for the next flush."""
+        return len(self._waiting)
+
     def submit(self, item: ItemT) -> asyncio.Future[AnswerT]:
         """Take an item along with the next flush; the future holds its answer.
 

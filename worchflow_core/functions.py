@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import typing
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.cron import Cron, parse_cron
@@ -290,6 +292,9 @@ def stamped(
     return replace(function, origin=origin, distribution=distribution, version=version)
 
 
+_declared: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
 def declared_result(code: Callable[..., Any]) -> Any:
     """Return the type that a step's code declares to return, or `UNTYPED`."""
     target = inspect.unwrap(getattr(code, "func", code))
@@ -297,8 +302,14 @@ def declared_result(code: Callable[..., Any]) -> Any:
         target = getattr(type(target), "__call__", target)  # noqa: B004 - its annotations are wanted
     if isinstance(target, type) or not getattr(target, "__annotations__", None):
         return UNTYPED
-    hint = _hints(target).get("return", UNTYPED)
-    return UNTYPED if isinstance(hint, TypeVar) else hint
+    try:
+        return _declared[target]
+    except (KeyError, TypeError):
+        hint = _hints(target).get("return", UNTYPED)
+    declared = UNTYPED if isinstance(hint, TypeVar) else hint
+    with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
+        _declared[target] = declared
+    return declared
 
 
 def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], Any, Any]:

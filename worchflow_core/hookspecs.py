@@ -67,6 +67,16 @@ def worchflow_open_step_cache(url: str, settings: Settings) -> StepCache | None:
 
 
 @hookspec
+def worchflow_add_plugins(settings: Settings) -> Iterable[object]:  # type: ignore[empty-body]
+    """Return further plugin objects, made for this application and its settings.
+
+    Called once when an application is built, before anything is opened. A plugin that does
+    nothing under some settings returns nothing here, and then costs nothing; one that keeps
+    something per application keeps it in the object it returns.
+    """
+
+
+@hookspec
 def worchflow_add_functions() -> Iterable[Function[Any, Any]]:  # type: ignore[empty-body]
     """Return functions to run, beside those found through `worchflow.functions` entry points.
 

@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from worchflow_core.asides import Asides
 from worchflow_core.batching import Batcher
 from worchflow_core.clock import Clock
+from worchflow_core.crashpoints import no_crash
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.lease import Lease
 from worchflow_core.models import (
     Change,
     Created,
     Execution,
-    Hint,
     Status,
     StepRecord,
     StepStatus,
@@ -41,6 +42,11 @@ _HOOKS: Mapping[Status, str] = {
     Status.SLEEPING: "worchflow_execution_suspended",
     Status.WAITING: "worchflow_execution_suspended",
 }
+_POINTS: Mapping[Status, str] = {
+    Status.COMPLETED: "after_complete",
+    Status.RETRYING: "after_retry",
+    Status.QUEUED: "after_release",
+}
 
 
 class Journal:
@@ -49,19 +55,27 @@ class Journal:
     Attributes:
         store, queue, cache: the opened backends.
         clock: the store's time.
+        reach: called at each gap between two writes; tests let the process die there.
         on_settled: called with each execution this process wrote a new status for.
     """
 
     def __init__(
-        self, store: Store, queue: Queue, cache: StepCache | None, plugins: Plugins, clock: Clock
+        self,
+        store: Store,
+        queue: Queue,
+        cache: StepCache | None,
+        plugins: Plugins,
+        clock: Clock,
+        reach: Callable[[str], None] = no_crash,
     ) -> None:
         self.store = store
         self.queue = queue
         self.cache = cache
         self.clock = clock
+        self.reach = reach
         self.on_settled: list[Callable[[Execution], None]] = []
         self._plugins = plugins
-        self._outages: dict[str, int] = {}
+        self._asides = Asides(queue, cache)
         self._steps = Batcher(self._flush_steps, is_outage=_is_outage)
         self._settles = Batcher(self._flush_settles, is_outage=_is_outage)
 
@@ -70,20 +84,19 @@ class Journal:
     async def create(self, executions: Sequence[Execution]) -> Sequence[Created]:
         """Store new executions, hint those that are due, tell the plugins."""
         created = await self.store.create(executions)
+        self.reach("after_insert")
         new = [
             item for item, answer in zip(executions, created, strict=True) if answer is Created.NEW
         ]
-        await self.hint([item for item in new if item.hint_at is None])
+        self.hint([item for item in new if item.hint_at is None])
         if self._plugins.hears("worchflow_execution_queued"):
             for item in new:
                 self._plugins.notify("worchflow_execution_queued", execution=item)
         return created
 
-    async def hint(self, executions: Sequence[Execution], *, is_misrouted: bool = False) -> None:
+    def hint(self, executions: Sequence[Execution], *, is_misrouted: bool = False) -> None:
         """Tell the queue of executions; a queue that is down costs latency only."""
-        if executions:
-            hints = [Hint(execution=item, is_misrouted=is_misrouted) for item in executions]
-            await self._aside("queue", self.queue.push(hints))
+        self._asides.hint(executions, is_misrouted=is_misrouted)
 
     # --- claiming -------------------------------------------------------------------------------
 
@@ -94,6 +107,8 @@ class Journal:
         claimed = await self.store.claim(
             owner, functions, limit=limit, now=self.clock.now(), ids=ids
         )
+        if claimed:
+            self.reach("after_claim")
         return [reopened_by_claim(item) for item in claimed]
 
     async def load_steps(
@@ -109,7 +124,7 @@ class Journal:
         if self.cache is not None:
             countable = [item for item in wanted if item.steps_recorded is not None]
             if countable:
-                cached = await self._aside("step cache", self.cache.get_all(countable)) or {}
+                cached = await self._asides.ask("step cache", self.cache.get_all(countable)) or {}
                 for item in countable:
                     steps = cached.get(item.id, ())
                     if len(steps) == item.steps_recorded:
@@ -147,11 +162,21 @@ class Journal:
         settled = replace(execution, **change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((settled, change)))
         if not accepted:
-            if self._plugins.hears("worchflow_execution_superseded"):
-                self._plugins.notify("worchflow_execution_superseded", execution=execution)
+            self.superseded(execution)
             return None
         self._tell_settled(settled)
         return settled
+
+    async def amend(self, execution: Execution, change: Change, lease: Lease) -> Execution | None:
+        """Apply a change within an attempt; return the execution, None where superseded."""
+        amended = replace(execution, **change.values)
+        accepted = await self._insist(lease, lambda: self._settles.submit((amended, change)))
+        return amended if accepted else None
+
+    def superseded(self, execution: Execution) -> None:
+        """Tell the plugins that a newer claim has taken this execution."""
+        if self._plugins.hears("worchflow_execution_superseded"):
+            self._plugins.notify("worchflow_execution_superseded", execution=execution)
 
     async def update(
         self, pairs: Sequence[tuple[Execution, Change]]
@@ -169,8 +194,8 @@ class Journal:
             if item.id not in refused
         ]
         afterwards = [after for before, after in done if after.status is not before.status]
-        await self._aside("queue", self.queue.mirror(afterwards))
-        await self.hint([after for before, after in done if self._wants_hint(before, after)])
+        self._asides.mirror(afterwards)
+        self.hint([after for before, after in done if self._wants_hint(before, after)])
         for after in afterwards:
             self._tell_settled(after)
         return done
@@ -178,33 +203,38 @@ class Journal:
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
         gone = await self.store.delete(ids)
-        if gone and self.cache is not None:
-            await self._aside("step cache", self.cache.drop(gone))
+        self._asides.drop(gone)
         return gone
 
     async def drain(self) -> None:
         """Return once every write handed in was made."""
         await self._steps.drain()
         await self._settles.drain()
+        await self._asides.drain()
 
     # --- the flushes ----------------------------------------------------------------------------
 
     async def _flush_steps(self, steps: Sequence[StepRecord]) -> Sequence[StepRecord | None]:
+        self.reach("before_step_insert")
         answers = await self.store.record(steps)
+        self.reach("after_step_insert")
         if self.cache is not None:
-            accepted = [step for step in answers if step is not None and step.result is not None]
-            await self._aside("step cache", self.cache.put(accepted))
+            self._asides.put([item for item in answers if item is not None and item.result])
         return answers
 
     async def _flush_settles(self, items: Sequence[tuple[Execution, Change]]) -> Sequence[bool]:
+        ends = {item.status for item, _ in items}
+        if Status.COMPLETED in ends:
+            self.reach("before_complete")
         refused = await self.store.update([change for _, change in items])
+        for status, point in _POINTS.items():
+            if status in ends:
+                self.reach(point)
         settled = [item for item, _ in items if item.id not in refused]
-        if settled:
-            await self._aside("queue", self.queue.mirror(settled))
-            await self.hint([item for item in settled if self._is_due(item)])
-            ended = [item.id for item in settled if item.status.is_final]
-            if ended and self.cache is not None:
-                await self._aside("step cache", self.cache.drop(ended))
+        self._asides.mirror(settled)
+        self.hint([item for item in settled if self._is_due(item)])
+        if self.cache is not None:
+            self._asides.drop([item.id for item in settled if item.status.is_final])
         return [item.id not in refused for item, _ in items]
 
     async def _insist(self, lease: Lease, write: Callable[[], Awaitable[T]]) -> T:
@@ -219,26 +249,12 @@ class Journal:
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(wait * 2, 1.0)
 
-    async def _aside(self, what: str, call: Awaitable[T]) -> T | None:
-        """Await a call whose failure costs only time; warn once per outage."""
-        try:
-            answer = await call
-        except Exception as error:
-            count = self._outages[what] = self._outages.get(what, 0) + 1
-            if count == 1:
-                logger.warning("the %s does not answer, work goes on without it: %s", what, error)
-            return None
-        if what in self._outages:
-            logger.info(
-                "the %s answers again, after %d failed calls", what, self._outages.pop(what)
-            )
-        return answer
-
     def _is_due(self, execution: Execution) -> bool:
         return (
             not execution.status.is_final
             and execution.due_at is not None
             and execution.hint_at is None
+            and execution.due_at <= self.clock.now()
         )
 
     def _wants_hint(self, before: Execution, after: Execution) -> bool:

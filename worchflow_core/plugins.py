@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
@@ -21,7 +21,9 @@ from worchflow_core.errors import PluginError
 from worchflow_core.lifecycle import Listener
 from worchflow_core.models import Execution
 from worchflow_core.protocols import Queue, StepCache, Store
-from worchflow_core.settings import Settings, mask_url
+
+if TYPE_CHECKING:
+    from worchflow_core.settings import Settings
 
 logger = logging.getLogger("worchflow.plugins")
 
@@ -94,6 +96,27 @@ class Plugins:
             self._register(_import_plugin(name), name=name, source="WORCHFLOW_PLUGINS")
         for plugin in extra:
             self._register(plugin, name=_name_of(plugin), source="code")
+        self._check_pending()
+        self._index()
+
+    def configure(self, settings: Settings) -> None:
+        """Let plugins add further ones for these settings; called once, by the application.
+
+        Raises:
+            PluginError: a plugin fails at it, or what it adds cannot be registered.
+        """
+        for implementation in self._manager.hook.worchflow_add_plugins.get_hookimpls():
+            name = implementation.plugin_name
+            try:
+                arguments = [settings] if implementation.argnames else []
+                added = list(cast("Iterable[object]", implementation.function(*arguments) or ()))
+            except Exception as error:
+                raise PluginError(
+                    f"plugin {name!r} failed in worchflow_add_plugins: {error!r}; "
+                    f"disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
+                ) from error
+            for plugin in added:
+                self._register(plugin, name=f"{name}.{_name_of(plugin)}", source=f"plugin {name}")
         self._check_pending()
         self._index()
 
@@ -273,6 +296,7 @@ class Plugins:
             ) from None
 
     def _index(self) -> None:
+        self._tellers.clear()
         for hook in _TOLD:
             for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
                 name = implementation.plugin_name
@@ -282,6 +306,8 @@ class Plugins:
                 )
 
     def _nobody_opens(self, url: str, hook: str) -> str:
+        from worchflow_core.settings import mask_url  # late: pydantic-settings takes 0.2 s
+
         openers = [info.name for info in self.infos if hook in info.hooks]
         return (
             f"no plugin opens {mask_url(url)!r}. Installed: {', '.join(openers) or 'none'}. "

@@ -174,8 +174,9 @@ class Store(Backend, Protocol):
         """Renew a worker's lease by the store's own clock. Blocking, on a connection of its own.
 
         Called from the heart's thread, never from the event loop, so that code which blocks the
-        loop cannot stop it. State `starting` registers the worker; `stopped` removes it; anything
-        else updates a record that must exist and not be dead (else `is_alive` is False).
+        loop cannot stop it. State `starting` registers the worker; `stopped` removes its record,
+        a dead one's too; anything else updates a record that must exist and not be dead (else
+        `is_alive` is False).
         """
 
     async def workers(self) -> Sequence[Worker]:
@@ -186,9 +187,6 @@ class Store(Backend, Protocol):
 
         Returns the ids that are now dead or were before. A buried worker's next beat tells it so.
         """
-
-    async def forget(self, worker_ids: Collection[str]) -> None:
-        """Remove the records of dead workers."""
 
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Ask workers to stop taking work; their next beat brings it to them."""

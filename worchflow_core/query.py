@@ -6,13 +6,15 @@ the contract suite holds the others to them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from worchflow_core.models import Execution
+from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.models import Execution, Status, Tally
 
 
 class Operator(StrEnum):
@@ -120,6 +122,33 @@ class Page:
 
     items: tuple[Execution, ...]
     total: int | None = None
+
+
+def tallied(
+    executions: Iterable[Execution], where: Sequence[Condition], bucket: timedelta
+) -> list[Tally]:
+    """Answer `Store.tally` over all `executions` in memory: the reference for every backend."""
+    counts: Counter[tuple[str, Status, int]] = Counter()
+    millis: Counter[tuple[str, Status, int]] = Counter()
+    size = bucket // timedelta(milliseconds=1)
+    for item in executions:
+        if item.finished_at is None or not item.status.is_final:
+            continue
+        if all(condition.matches(item) for condition in where):
+            ended = to_millis(item.finished_at)
+            key = (item.function, item.status, ended - ended % size)
+            counts[key] += 1
+            millis[key] += ended - to_millis(item.created_at)
+    return [
+        Tally(
+            function=function,
+            status=status,
+            start=from_millis(start),
+            count=count,
+            total_seconds=millis[function, status, start] / 1000,
+        )
+        for (function, status, start), count in counts.items()
+    ]
 
 
 COUNT_CAP = 10_001

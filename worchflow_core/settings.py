@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worchflow_core.crashpoints import POINTS
 from worchflow_core.durations import format_duration, parse_duration
 from worchflow_core.errors import SettingsError
 
@@ -95,6 +96,9 @@ class Settings(BaseSettings):
     max_crashes: int = Field(
         5, ge=1, le=100, description="Worker deaths an execution survives before it fails."
     )
+    crash_at: str | None = Field(
+        None, description="For tests of crash safety: die at this protocol write (`name:count`)."
+    )
     max_steps: int = Field(
         10_000, ge=1, le=1_000_000, description="Steps one execution may record."
     )
@@ -115,6 +119,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 "give a URL such as sqlite:///./worchflow.db or redis://127.0.0.1:6379"
             )
+        return value
+
+    @field_validator("crash_at")
+    @classmethod
+    def _crash_point_exists(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        name, _, count = value.partition(":")
+        if name not in POINTS or not (count or "1").isdecimal() or not int(count or 1):
+            raise ValueError(f"give one of {', '.join(POINTS)}, and maybe a count: name:2")
         return value
 
     @model_validator(mode="after")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from worchflow_core.models import Failure
+
 
 class ControlSignal(BaseException):
     """The root of the signals; the runner turns each into an outcome."""
@@ -26,12 +28,25 @@ class Suspend(ControlSignal):
         self.waits = waits
 
 
+class StepBackoff(ControlSignal):
+    """A step with retries of its own failed; the execution tries again at `wake_at`."""
+
+    def __init__(self, wake_at: datetime, failure: Failure) -> None:
+        super().__init__("a step is tried again later")
+        self.wake_at = wake_at
+        self.failure = failure
+
+
 class Superseded(ControlSignal):
     """Another claim owns this execution now; stop and write nothing more."""
 
 
 class Cancelled(ControlSignal):
     """Somebody asked to cancel this execution; stop at this step boundary."""
+
+
+class TimedOut(ControlSignal):
+    """The execution passed its deadline."""
 
 
 class Released(ControlSignal):

@@ -1,8 +1,6 @@
 """Every change an execution can go through, as pure functions: the state machine in one place.
 
 Each returns a `Change`, a compare-and-set that a store applies or refuses; `now` is passed in.
-`is_claimable`, `claimed`, `applied` and `is_applied` say in Python what every backend must do;
-backends in memory call them, the contract suite holds the others to them.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from worchflow_core.models import (
-    CLAIMABLE,
     Attempt,
     Change,
     Execution,
@@ -55,48 +52,6 @@ class Outcome:
     counts: bool = False
 
 
-def is_claimable(execution: Execution, now: datetime) -> bool:
-    """Return whether a worker may take this execution now: the one central definition."""
-    return (
-        execution.owner is None
-        and execution.status in CLAIMABLE
-        and (execution.due_at is None or execution.due_at <= now)
-        and execution.cancel_requested_at is None
-    )
-
-
-def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
-    """Return a claimable execution as it is once `owner` has claimed it."""
-    return replace(
-        execution,
-        status=Status.PROCESSING,
-        owner=owner,
-        fence=execution.fence + 1,
-        claimed_at=now,
-        updated_at=now,
-        due_at=None,
-        hint_at=None,
-    )
-
-
-def applied(execution: Execution, change: Change) -> Execution | None:
-    """Return the execution with the change applied, or None where `expect` does not hold."""
-    if any(getattr(execution, name) != value for name, value in change.expect.items()):
-        return None
-    return replace(execution, **change.values)
-
-
-def is_applied(execution: Execution, change: Change) -> bool:
-    """Return whether this very change was applied already, by a try whose answer was lost."""
-    if "fence" in change.expect and execution.fence != change.expect["fence"]:
-        return False
-    compared = ("status", "owner", "updated_at")
-    values: Mapping[str, object] = {**change.values}
-    return "updated_at" in values and all(
-        getattr(execution, name) == values[name] for name in compared if name in values
-    )
-
-
 def settle(
     execution: Execution,
     outcome: Outcome,
@@ -105,7 +60,7 @@ def settle(
     retries: int | None = None,
     code_version: str | None = None,
     has_handler: bool = False,
-    hint_at: datetime | None = None,
+    has_hint: bool = False,
 ) -> Change:
     """End an attempt: only the newest claim may, and it gives the execution back.
 
@@ -116,7 +71,7 @@ def settle(
         retries: failures the function survives, kept for display.
         code_version: distribution and version of the code that ran.
         has_handler: an execution for `on_failure` or `on_success` is to follow.
-        hint_at: when the queue must be told, for an execution that goes on later.
+        has_hint: the queue keeps hints, so it must be told when the execution goes on.
     """
     status = outcome.status
     values: Fields = {
@@ -148,8 +103,11 @@ def settle(
         if has_handler:
             values["handlers_due"] = True
     else:
-        values["due_at"] = now if status is Status.QUEUED else outcome.due_at
-        values["hint_at"] = hint_at
+        due = values["due_at"] = now if status is Status.QUEUED else outcome.due_at
+        if has_hint and due is not None and due > now:
+            values["hint_at"] = due
+        elif has_hint and due is not None:
+            values["hinted_at"] = now
         if execution.finished_at is not None:
             values["finished_at"] = None
     return Change(
@@ -278,7 +236,7 @@ def mark_hinted(execution: Execution, *, now: datetime) -> Change:
     """Note that the queue was told of an execution just now."""
     return Change(
         id=execution.id,
-        expect={"owner": None, "fence": execution.fence},
+        expect={"owner": None, "fence": execution.fence, "hint_at": execution.hint_at},
         values={"hint_at": None, "hinted_at": now},
     )
 
@@ -303,6 +261,15 @@ def expire(execution: Execution, *, now: datetime, has_handler: bool = False) ->
         id=execution.id,
         expect={"status": execution.status, "owner": None, "fence": execution.fence},
         values=values,
+    )
+
+
+def set_deadline(execution: Execution, deadline: datetime) -> Change:
+    """Fix, in its first attempt, when an execution fails for good."""
+    return Change(
+        id=execution.id,
+        expect={"owner": execution.owner, "fence": execution.fence},
+        values={"deadline_at": deadline},
     )
 
 

@@ -7,9 +7,7 @@ shortest complete backend to read.
 
 from __future__ import annotations
 
-from worchflow_core.hookspecs import hookimpl
-from worchflow_core.protocols import Queue, StepCache, Store
-from worchflow_core.settings import Settings
+from worchflow_core import Queue, Settings, StepCache, Store, hookimpl
 from worchflow_plugins.memory.queue import MemoryQueue
 from worchflow_plugins.memory.step_cache import MemoryStepCache
 from worchflow_plugins.memory.store import MemoryStore

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 
-from worchflow_core.models import Execution, Hint, QueueView
+from worchflow_core import Execution, Hint, QueueView
 from worchflow_plugins.memory.space import InMemory
 
 _HEAD = 10

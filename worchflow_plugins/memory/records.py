@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from worchflow_core.models import Record
+from worchflow_core import Record
 from worchflow_plugins.memory.space import Space
 
 

@@ -11,7 +11,7 @@ from threading import RLock
 from types import TracebackType
 from typing import Self
 
-from worchflow_core.models import Execution, Finding, Record, StepRecord, Worker
+from worchflow_core import Execution, Finding, Record, StepRecord, Worker
 
 
 @dataclass(slots=True)

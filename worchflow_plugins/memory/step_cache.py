@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from worchflow_core.models import Execution, StepRecord
+from worchflow_core import Execution, StepRecord
 from worchflow_plugins.memory.space import InMemory
 
 

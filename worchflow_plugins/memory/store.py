@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from worchflow_core.clock import Clock, from_millis, to_millis
-from worchflow_core.models import (
+from worchflow_core import (
     Beat,
     Change,
+    Clock,
+    Condition,
     Created,
     Execution,
+    Page,
+    Query,
+    Records,
     Status,
     StepRecord,
-    StepStatus,
     Tally,
     Worker,
     WorkerState,
+    applied,
+    beaten,
+    claim_order,
+    claimed,
+    created,
+    is_applied,
+    standing,
+    tallied,
 )
-from worchflow_core.protocols import Records
-from worchflow_core.query import Condition, Page, Query
-from worchflow_core.transitions import applied, claimed, is_applied, is_claimable
 from worchflow_plugins.memory.records import MemoryRecords
 from worchflow_plugins.memory.space import InMemory
 
@@ -48,15 +55,10 @@ class MemoryStore(InMemory):
             return [self._create(item) for item in executions]
 
     def _create(self, execution: Execution) -> Created:
-        standing = self._space.executions.get(execution.id)
-        if standing is None:
+        known = self._space.executions.get(execution.id)
+        if known is None:
             self._space.keep(execution)
-            return Created.NEW
-        is_same = (standing.function, standing.input_hash) == (
-            execution.function,
-            execution.input_hash,
-        )
-        return Created.SAME if is_same else Created.CONFLICT
+        return created(known, execution)
 
     async def claim(
         self,
@@ -71,15 +73,7 @@ class MemoryStore(InMemory):
         with self._space.lock:
             wanted = self._space.unended if ids is None else self._space.unended.intersection(ids)
             candidates = (self._space.executions[item] for item in wanted)
-            chosen = heapq.nsmallest(
-                limit,
-                (
-                    item
-                    for item in candidates
-                    if item.function in functions and is_claimable(item, now)
-                ),
-                key=_urgency,
-            )
+            chosen = claim_order(candidates, functions, limit=limit, now=now)
             taken = [claimed(item, owner, now) for item in chosen]
             for item in taken:
                 self._space.keep(item)
@@ -91,28 +85,23 @@ class MemoryStore(InMemory):
             return [self._record(step) for step in steps]
 
     def _record(self, step: StepRecord) -> StepRecord | None:
-        execution = self._space.executions.get(step.execution_id)
-        if execution is None:
-            return None
         steps = self._space.steps.setdefault(step.execution_id, {})
-        standing = steps.get(step.step_id)
-        if standing is not None and not _gives_way(standing, step):
-            return standing
-        if step.fence != execution.fence:
-            return None
-        steps[step.step_id] = step
-        return step
+        execution = self._space.executions.get(step.execution_id)
+        stands = standing(execution, steps.get(step.step_id), step)
+        if stands is step:
+            steps[step.step_id] = step
+        return stands
 
     async def update(self, changes: Sequence[Change]) -> Collection[str]:
         """Apply compare-and-sets, each by itself; return the ids that were refused."""
         refused = []
         with self._space.lock:
             for change in changes:
-                standing = self._space.executions.get(change.id)
-                after = applied(standing, change) if standing is not None else None
+                before = self._space.executions.get(change.id)
+                after = applied(before, change) if before is not None else None
                 if after is not None:
                     self._space.keep(after)
-                elif standing is None or not is_applied(standing, change):
+                elif before is None or not is_applied(before, change):
                     refused.append(change.id)
         return refused
 
@@ -120,25 +109,22 @@ class MemoryStore(InMemory):
         """Renew a worker's lease; callable from any thread."""
         with self._space.lock:
             now = self._clock.now()
-            standing = self._space.workers.get(worker.id)
-            is_dead = standing is not None and standing.state is WorkerState.DEAD
-            if worker.state is WorkerState.STOPPED:
-                if not is_dead:
-                    self._space.workers.pop(worker.id, None)
-                return Beat(now=now, is_alive=not is_dead)
-            if is_dead or (standing is None and worker.state is not WorkerState.STARTING):
-                return Beat(now=now, is_alive=False)
-            drain = standing.drain_requested_at if standing is not None else None
-            self._space.workers[worker.id] = replace(
-                worker, beat_at=now, lease_until=now + lease, drain_requested_at=drain
-            )
+            known = self._space.workers.get(worker.id)
+            kept, is_alive = beaten(known, worker, now=now, lease=lease)
+            if kept is None:
+                self._space.workers.pop(worker.id, None)
+                return Beat(now=now, is_alive=is_alive)
+            self._space.workers[worker.id] = kept
             cancels = tuple(
                 key
                 for key in self._space.unended
                 if (item := self._space.executions[key]).owner == worker.id
                 and item.cancel_requested_at is not None
             )
-        return Beat(now=now, is_alive=True, cancels=cancels, is_drain_requested=drain is not None)
+        is_drain_requested = kept.drain_requested_at is not None
+        return Beat(
+            now=now, is_alive=is_alive, cancels=cancels, is_drain_requested=is_drain_requested
+        )
 
     async def workers(self) -> Sequence[Worker]:
         """Return all workers, dead ones included."""
@@ -160,14 +146,6 @@ class MemoryStore(InMemory):
                     self._space.workers[key] = replace(worker, state=WorkerState.DEAD)
                     dead.add(key)
         return dead
-
-    async def forget(self, worker_ids: Collection[str]) -> None:
-        """Remove the records of dead workers."""
-        with self._space.lock:
-            for key in worker_ids:
-                worker = self._space.workers.get(key)
-                if worker is not None and worker.state is WorkerState.DEAD:
-                    del self._space.workers[key]
 
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Ask workers to stop taking work; their next beat brings it to them."""
@@ -204,28 +182,8 @@ class MemoryStore(InMemory):
 
     async def tally(self, where: Sequence[Condition], *, bucket: timedelta) -> Sequence[Tally]:
         """Count ended executions by function, status and `finished_at` rounded down."""
-        size = bucket // timedelta(milliseconds=1)
-        counts: Counter[tuple[str, Status, int]] = Counter()
-        seconds: Counter[tuple[str, Status, int]] = Counter()
         with self._space.lock:
-            for item in self._space.executions.values():
-                if not item.status.is_final or item.finished_at is None:
-                    continue
-                if all(condition.matches(item) for condition in where):
-                    millis = to_millis(item.finished_at)
-                    key = (item.function, item.status, millis - millis % size)
-                    counts[key] += 1
-                    seconds[key] += millis - to_millis(item.created_at)
-        return [
-            Tally(
-                function=key[0],
-                status=key[1],
-                start=from_millis(key[2]),
-                count=count,
-                total_seconds=seconds[key] / 1000,
-            )
-            for key, count in counts.items()
-        ]
+            return tallied(self._space.executions.values(), where, bucket)
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions and their steps; return the ids that are gone."""
@@ -238,17 +196,3 @@ class MemoryStore(InMemory):
                     self._space.executions.pop(key, None)
                     gone.add(key)
         return gone
-
-
-def _urgency(execution: Execution) -> tuple[int, int]:
-    due = execution.due_at
-    return (-execution.priority, to_millis(due) if due is not None else 0)
-
-
-def _gives_way(standing: StepRecord, step: StepRecord) -> bool:
-    """Return whether `step` may replace the record of it that stands."""
-    return (
-        standing.status is StepStatus.STARTED
-        and step.status is StepStatus.COMPLETED
-        and standing.fence == step.fence
-    )

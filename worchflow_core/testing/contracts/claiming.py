@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from worchflow_core.models import Execution, Status
 from worchflow_core.protocols import Store
+from worchflow_core.rules import claimed, is_claimable
 from worchflow_core.testing.contracts.opening import StoreOpener, opened
 from worchflow_core.testing.contracts.samples import NOW, at, execution, full_execution, release
-from worchflow_core.transitions import claimed, is_claimable
 
 
 class ClaimingContract(StoreOpener):

@@ -29,7 +29,7 @@ def _settled(status: Status, **fields: Any) -> Callable[[Execution], Change]:
         now=item.updated_at + timedelta(milliseconds=7),
         code_version="flows 1.2",
         retries=2,
-        hint_at=at(4),
+        has_hint=True,
         has_handler=status.is_final,
     )
 

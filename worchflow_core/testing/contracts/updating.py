@@ -10,6 +10,7 @@ from typing import Any
 from worchflow_core.models import Change, Execution, Fields, Status
 from worchflow_core.protocols import Store
 from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import applied, claimed, is_applied, is_claimable
 from worchflow_core.testing.contracts.lives import LIFE
 from worchflow_core.testing.contracts.opening import StoreOpener, opened
 from worchflow_core.testing.contracts.samples import (
@@ -22,10 +23,6 @@ from worchflow_core.testing.contracts.samples import (
 )
 from worchflow_core.transitions import (
     Outcome,
-    applied,
-    claimed,
-    is_applied,
-    is_claimable,
     request_cancel,
     settle,
 )

@@ -164,12 +164,12 @@ class WorkersContract(StoreOpener):
                 assert beat.is_alive
 
     @opened
-    async def test_only_the_dead_are_forgotten(self, store: Store) -> None:
-        """`forget` removes records of dead workers and leaves the living alone."""
+    async def test_a_stopped_beat_removes_the_dead_too(self, store: Store) -> None:
+        """Records of the dead can be cleared away, and the dead do not come back by it."""
         await _beat(store, "dead", WorkerState.STARTING, lease=_SHORT)
         await _beat(store, "alive", WorkerState.STARTING)
         await _bury(store, "dead")
-        await store.forget(["dead", "alive", "nobody"])
+        await _beat(store, "dead", WorkerState.STOPPED)
         assert set(await _workers(store)) == {"alive"}
         assert not (await _beat(store, "dead")).is_alive
 

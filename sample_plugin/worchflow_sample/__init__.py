@@ -1,0 +1,1 @@
+"""A sample package of workflow functions and hooks for Worchflow."""

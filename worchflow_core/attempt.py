@@ -1,0 +1,297 @@
+"""One attempt at an execution: run the function, and say how it ended as one frozen outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from worchflow_core.blocking_steps import BlockingSteps
+from worchflow_core.errors import (
+    ExecutionTimeout,
+    NonRetriable,
+    RetryAfter,
+    WorchflowError,
+)
+from worchflow_core.events import Event
+from worchflow_core.failures import failure_of, is_final
+from worchflow_core.functions import Function
+from worchflow_core.journal import Journal
+from worchflow_core.lease import Lease
+from worchflow_core.models import Execution, Failure, Status, StepRecord
+from worchflow_core.plugins import Plugins
+from worchflow_core.settings import Settings
+from worchflow_core.signals import (
+    Cancelled,
+    ControlSignal,
+    Released,
+    StepBackoff,
+    Superseded,
+    Suspend,
+    TimedOut,
+)
+from worchflow_core.stepbook import StepBook
+from worchflow_core.steps import Steps
+from worchflow_core.threads import ThreadPool
+from worchflow_core.transitions import Outcome
+
+logger = logging.getLogger("worchflow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every attempt of one worker session shares.
+
+    Attributes:
+        journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
+        functions: threads for plain functions.
+        steps: threads for plain steps of async functions.
+        resources: what was opened for parameters declared with `Resource`, by opener.
+    """
+
+    journal: Journal
+    lease: Lease
+    plugins: Plugins
+    settings: Settings
+    functions: ThreadPool
+    steps: ThreadPool
+    resources: Mapping[Any, Any]
+
+
+class Attempt:
+    """Run one claimed execution once.
+
+    Args:
+        function: its code.
+        execution: as it was claimed.
+        recorded: its steps that are in the store.
+        around: what the worker shares.
+    """
+
+    def __init__(
+        self,
+        function: Function[Any, Any],
+        execution: Execution,
+        recorded: Sequence[StepRecord],
+        around: Surroundings,
+    ) -> None:
+        self.function = function
+        self.execution = execution
+        self.started_at = around.journal.clock.now()
+        self.book = StepBook(
+            execution,
+            {step.step_id: step for step in recorded},
+            around.plugins,
+            around.journal.clock,
+            max_payload=around.settings.max_payload,
+            max_steps=around.settings.max_steps,
+        )
+        self._around = around
+        self._steps: Steps | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._is_interrupted = False
+
+    def stop(self, signal: ControlSignal, *, now: bool) -> None:
+        """Unwind at the next step call; with `now`, also interrupt the code that runs.
+
+        A thread cannot be interrupted: it is left behind and records nothing more.
+        """
+        self.book.stop(signal)
+        if now and not self._is_interrupted and self._task is not None:
+            self.book.signal = signal
+            self._is_interrupted = True
+            self._task.cancel()
+
+    async def run(self) -> Outcome | None:
+        """Run the function and return how it ended; None where another claim has it now."""
+        self._task = asyncio.current_task()
+        error: BaseException | None = None
+        payload: str | None = None
+        try:
+            async with _deadline(self):
+                payload = await self._run_code()
+        except asyncio.CancelledError as cancelled:
+            if not self._is_interrupted:
+                error = WorchflowError("the function cancelled itself")
+                error.__cause__ = cancelled
+            assert self._task is not None
+            self._task.uncancel()
+        except BaseException as raised:  # user code may raise anything; the worker goes on
+            error = raised
+        self._task = None
+        await self._finish_steps()
+        return self._outcome(error, payload)
+
+    async def _run_code(self) -> str:
+        function, execution, around = self.function, self.execution, self._around
+        event = Event(
+            name=execution.event or execution.function,
+            data=function.data_codec.decode(execution.data),
+            id=execution.id,
+            timestamp=execution.created_at,
+            scheduled_for=execution.scheduled_for,
+            tags=execution.tags,
+            headers=execution.headers,
+        )
+        resources = {name: around.resources[opener] for name, opener in function.resources.items()}
+        if not around.plugins.wraps("worchflow_execution_scope"):
+            result = await self._call(event, resources)
+        else:
+            async with AsyncExitStack() as stack:
+                for scope in around.plugins.execution_scopes(execution):
+                    await stack.enter_async_context(scope)
+                result = await self._call(event, resources)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise NonRetriable("the function returned a coroutine; put await before it")
+        payload, _ = function.result_codec.encode(result, limit=around.settings.max_payload)
+        return payload
+
+    async def _call(self, event: Event[Any], resources: Mapping[str, Any]) -> Any:
+        around = self._around
+        if self.function.is_async:
+            steps = self._steps = Steps(self.book, around.journal, around.lease, around.steps)
+            return await self.function.code(event, steps, **resources)
+        blocking = BlockingSteps(
+            self.book, around.journal, around.lease, asyncio.get_running_loop()
+        )
+        call = self.function.code
+        return await around.functions.run(lambda: call(event, blocking, **resources))
+
+    async def _finish_steps(self) -> None:
+        if self._is_interrupted:
+            self.book.is_abandoned = True
+            if self._steps is not None:
+                await self._steps.abort()
+            else:
+                self._around.functions.abandon()
+        elif self._steps is not None:
+            await self._steps.settle()
+
+    # --- how it ended ---------------------------------------------------------------------------
+
+    def _outcome(self, error: BaseException | None, payload: str | None) -> Outcome | None:
+        book = self.book
+        signals, errors = _split(error)
+        stopping = book.signal if (book.was_raised or self._is_interrupted) else None
+        if stopping is not None:
+            signals.append(stopping)
+        for kind in (Superseded, Cancelled, TimedOut, Released):
+            for signal in signals:
+                if isinstance(signal, kind):
+                    return self._ended_by(signal)
+        if errors:
+            return self._failed(errors[0])
+        for signal in signals:
+            if payload is not None and error is None:
+                logger.warning(
+                    "function %s swallowed the signal to pause and returned; it is paused all the "
+                    "same: let BaseException pass",
+                    self.function.id,
+                )
+            return self._ended_by(signal)
+        return Outcome(
+            status=Status.COMPLETED,
+            result=payload,
+            tries=tuple(book.tries),
+            steps_recorded=len(book.recorded),
+            step_failures=book.step_failures,
+        )
+
+    def _ended_by(self, signal: ControlSignal) -> Outcome | None:
+        match signal:
+            case Superseded():
+                return None
+            case Cancelled():
+                return self._of(Status.CANCELLED, failure=self.execution.error)
+            case TimedOut():
+                limit = self.function.timeout
+                reason = ExecutionTimeout(f"took longer than {limit}, its timeout")
+                return self._of(Status.FAILED, failure=failure_of(reason), counts=True)
+            case StepBackoff():
+                return self._of(Status.RETRYING, failure=signal.failure, due_at=signal.wake_at)
+            case Suspend():
+                status = Status.WAITING if signal.waits else Status.SLEEPING
+                return self._of(status, due_at=signal.wake_at, waits=signal.waits)
+            case _:
+                return self._of(Status.QUEUED, failure=self.execution.error)
+
+    def _failed(self, error: BaseException) -> Outcome:
+        failure = failure_of(error)
+        failures = self.execution.failed_attempts + 1
+        retry = self.function.retry
+        if failures > retry.retries or is_final(error) or error is self.book.exhausted:
+            return self._of(Status.FAILED, failure=failure, counts=True)
+        wait = (
+            error.delay if isinstance(error, RetryAfter) else retry.delay(failures, random.random())
+        )
+        due = self._around.journal.clock.now() + wait
+        return self._of(Status.RETRYING, failure=failure, due_at=due, counts=True)
+
+    def _of(
+        self,
+        status: Status,
+        *,
+        failure: Failure | None = None,
+        due_at: datetime | None = None,
+        waits: tuple[str, ...] = (),
+        counts: bool = False,
+    ) -> Outcome:
+        book = self.book
+        return Outcome(
+            status=status,
+            failure=failure,
+            due_at=due_at,
+            waits=waits,
+            tries=tuple(book.tries),
+            # A thread left behind may still be recording: then nobody knows the count.
+            steps_recorded=None if book.is_abandoned else len(book.recorded),
+            step_failures=book.step_failures,
+            counts=counts,
+        )
+
+
+class _deadline:
+    """Interrupt the attempt when the execution's deadline comes."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        attempt = self._attempt
+        deadline = attempt.execution.deadline_at
+        if deadline is not None:
+            left = (deadline - attempt.started_at) / timedelta(seconds=1)
+            self._timer = asyncio.get_running_loop().call_later(
+                max(0.0, left), lambda: attempt.stop(TimedOut("deadline"), now=True)
+            )
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _split(error: BaseException | None) -> tuple[list[ControlSignal], list[BaseException]]:
+    """Return the signals and the real errors in an exception, groups unwrapped."""
+    if error is None:
+        return [], []
+    if isinstance(error, ControlSignal):
+        return [error], []
+    if not isinstance(error, BaseExceptionGroup):
+        return [], [error]
+    signals: list[ControlSignal] = []
+    errors: list[BaseException] = []
+    for member in error.exceptions:
+        inner_signals, inner_errors = _split(member)
+        signals += inner_signals
+        errors += inner_errors
+    if len(errors) > 1 or (errors and not signals):
+        return signals, [error]
+    return signals, errors

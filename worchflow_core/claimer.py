@@ -1,0 +1,203 @@
+"""The claimer: takes executions by hints or straight from the store, whenever there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from worchflow_core.errors import StoreUnavailable
+from worchflow_core.functions import Registry
+from worchflow_core.journal import Journal
+from worchflow_core.lease import Lease
+from worchflow_core.models import Execution
+from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import is_claimable
+from worchflow_core.running import Running
+from worchflow_core.signals import Superseded
+
+logger = logging.getLogger("worchflow")
+T = TypeVar("T")
+
+_POP_WAIT = timedelta(seconds=2)
+_NO_WAIT = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a worker is to do.
+
+    Attributes:
+        burst: end when nothing is due.
+        only: claim just these executions, and end when all are final; None claims all.
+        max_executions: end after this many attempts; None never.
+    """
+
+    burst: bool = False
+    only: Collection[str] | None = None
+    max_executions: int | None = None
+
+
+class Claimer:
+    """Claim for one session until it has to end.
+
+    Attributes:
+        trouble: why no work is taken at the moment; empty when all is well.
+    """
+
+    def __init__(
+        self, owner: str, journal: Journal, registry: Registry, lease: Lease, running: Running
+    ) -> None:
+        self.trouble = ""
+        self._owner = owner
+        self._journal = journal
+        self._registry = registry
+        self._lease = lease
+        self._running = running
+        self._claimed = 0
+
+    async def run(self, assignment: Assignment) -> None:
+        """Claim until the session stops, is lost, or has done its assignment."""
+        running = self._running
+        is_hungry = False
+        while not running.is_over:
+            room = self._room(assignment)
+            if room <= 0:
+                if self._is_used_up(assignment) and not len(running):
+                    return
+                await running.wait_changed(1.0)
+                continue
+            try:
+                if not self._lease.is_valid:
+                    await self._lease.wait_valid()
+                claimed = await self._claim(assignment, room, is_hungry=is_hungry)
+                if self.trouble:
+                    await self._reconcile()
+                    logger.info("the store answers again")
+                    self.trouble = ""
+            except (StoreUnavailable, ConnectionError) as error:
+                await self.endure(error)
+                continue
+            except Superseded:
+                return
+            is_hungry = bool(claimed)
+            if not claimed and await self._is_done(assignment):
+                return
+
+    async def endure(self, error: Exception) -> None:
+        """Wait a little for a store that is away; warn once per outage."""
+        if not self.trouble:
+            logger.warning("the store is away, trying on: %s", error)
+            self.trouble = "the store is away"
+        await self._running.pause(random.uniform(0.25, 1.0))
+
+    # --- how much -------------------------------------------------------------------------------
+
+    def _room(self, assignment: Assignment) -> int:
+        room = self._running.room
+        if assignment.max_executions is not None:
+            room = min(room, assignment.max_executions - self._claimed)
+        return room
+
+    def _is_used_up(self, assignment: Assignment) -> bool:
+        limit = assignment.max_executions
+        return limit is not None and self._claimed >= limit
+
+    async def _is_done(self, assignment: Assignment) -> bool:
+        if len(self._running):
+            return False
+        if assignment.burst:
+            return True
+        if assignment.only is None:
+            return False
+        found = await self._journal.store.get(assignment.only)
+        if all(item.status.is_final for item in found):
+            return True
+        await self._running.pause(0.1)
+        return False
+
+    # --- one claim ------------------------------------------------------------------------------
+
+    async def _claim(self, assignment: Assignment, room: int, *, is_hungry: bool) -> int:
+        ids: Sequence[str] = ()
+        if assignment.only is not None:
+            ids = [item for item in assignment.only if item not in self._running.attempts]
+            if not ids:
+                await self._running.pause(0.2)
+                return 0
+        elif not is_hungry or self._journal.queue.keeps_hints:
+            ids = await self._pop(room, wait=not is_hungry and not assignment.burst)
+        if self._running.is_over:
+            return 0
+        self._journal.reach("after_pop")
+        claimed = await self._journal.claim(
+            self._owner, self._registry.ids, limit=room, ids=ids or None
+        )
+        if assignment.only is None and len(claimed) < len(ids):
+            await self._reroute(set(ids) - {item.id for item in claimed})
+        if claimed:
+            self._claimed += len(claimed)
+            await self._start(claimed)
+        return len(claimed)
+
+    async def _start(self, claimed: Sequence[Execution]) -> None:
+        while not self._running.is_over:
+            try:
+                steps = await self._journal.load_steps(claimed)
+            except (StoreUnavailable, ConnectionError) as error:
+                await self.endure(error)
+                continue
+            self._running.start(claimed, dict(steps))
+            return
+        for execution in claimed:
+            await self._running.give_back(execution)
+
+    async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
+        span = _POP_WAIT if wait else _NO_WAIT
+        try:
+            pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
+            return await self._until_over(pop) or ()
+        except ConnectionError as error:
+            logger.debug("the queue does not answer, the store is asked: %s", error)
+            await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
+            return ()
+
+    async def _reroute(self, ids: Collection[str]) -> None:
+        """Put hints of functions that this worker lacks into those functions' own lanes."""
+        now = self._journal.clock.now()
+        mine = set(self._registry.ids)
+        strangers = [
+            item
+            for item in await self._journal.store.get(ids)
+            if item.function not in mine and is_claimable(item, now)
+        ]
+        self._journal.hint(strangers, is_misrouted=True)
+
+    async def _reconcile(self) -> None:
+        """Give back what a claim took whose answer was lost."""
+        query = Query(where=(Condition("owner", Operator.EQUAL, self._owner),), limit=1000)
+        for execution in (await self._journal.store.find(query)).items:
+            if execution.id not in self._running.attempts:
+                await self._running.give_back(execution)
+
+    async def _until_over(self, call: Awaitable[T]) -> T | None:
+        """Await a call that may take long; give it up as soon as the session has to end."""
+        task = asyncio.ensure_future(call)
+        running = self._running
+        try:
+            while not task.done():
+                if running.is_over:
+                    return None
+                running.changed.clear()
+                changed = asyncio.ensure_future(running.changed.wait())
+                await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})

@@ -1,0 +1,47 @@
+"""Crash points: named protocol writes at which a test lets the process die at once."""
+
+from __future__ import annotations
+
+import os
+
+EXIT_CRASHED = 137
+"""The exit code of a process that died at a crash point, as of one killed by SIGKILL."""
+
+POINTS = (
+    "after_insert",
+    "after_pop",
+    "after_claim",
+    "before_step_insert",
+    "after_step_insert",
+    "before_complete",
+    "after_complete",
+    "after_retry",
+    "after_bury",
+    "after_requeue",
+    "after_release",
+    "after_steps_delete",
+)
+"""Each is the gap between two writes of the protocol's crash table, named by what was just done."""
+
+
+def no_crash(point: str) -> None:
+    """Reach a crash point when none is set: do nothing."""
+
+
+class CrashAt:
+    """Die, without any cleaning up, when a chosen point is reached for the `count`-th time.
+
+    Args:
+        point: the name of a crash point, or `name:count`.
+    """
+
+    def __init__(self, point: str) -> None:
+        self._point, _, count = point.partition(":")
+        self._left = int(count) if count else 1
+
+    def __call__(self, point: str) -> None:
+        """Count a reached point; never return from the chosen one."""
+        if point == self._point:
+            self._left -= 1
+            if self._left == 0:
+                os._exit(EXIT_CRASHED)

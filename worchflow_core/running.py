@@ -1,0 +1,194 @@
+"""The executions a session runs: starts attempts, settles them, and knows how much room is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from worchflow_core import transitions
+from worchflow_core.attempt import Attempt, Surroundings
+from worchflow_core.errors import StoreUnavailable
+from worchflow_core.failures import failure_of
+from worchflow_core.functions import Registry
+from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.models import Change, Execution, Status, StepRecord
+from worchflow_core.signals import ControlSignal, Superseded
+from worchflow_core.transitions import Outcome
+
+logger = logging.getLogger("worchflow")
+
+_SUSPECT = 2
+"""From this many crashes on, an execution runs alone on its worker."""
+
+
+class Running:
+    """The attempts in flight.
+
+    Attributes:
+        attempts: by execution id.
+        finished: how many attempts were settled.
+        is_stopping: no more are to be started.
+        changed: set whenever an attempt ended or something was asked of this session.
+    """
+
+    def __init__(self, around: Surroundings, registry: Registry) -> None:
+        self.attempts: dict[str, Attempt] = {}
+        self.finished = 0
+        self.is_stopping = False
+        self.changed = asyncio.Event()
+        self._around = around
+        self._journal = around.journal
+        self._lease = around.lease
+        self._registry = registry
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._suspects = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this session was declared dead."""
+        return self._lease.is_lost
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be claimed."""
+        return self.is_stopping or self._lease.is_lost
+
+    @property
+    def room(self) -> int:
+        """How many more may be started; none while a suspected killer of workers runs."""
+        if self._suspects:
+            return 0
+        return self._around.settings.concurrency - len(self._tasks)
+
+    def stop(self, signal: ControlSignal, *, now: bool) -> None:
+        """Let every attempt unwind at its next step call, or at once."""
+        for attempt in list(self.attempts.values()):
+            attempt.stop(signal, now=now)
+        self.changed.set()
+
+    def start(self, claimed: Sequence[Execution], steps: dict[str, Sequence[StepRecord]]) -> None:
+        """Begin an attempt at each claimed execution."""
+        loop = asyncio.get_running_loop()
+        for execution in claimed:
+            self._journal.started(execution)
+            function = self._registry.get(execution.function)
+            assert function is not None, "only executions of registered functions are claimed"
+            attempt = Attempt(function, execution, steps.get(execution.id, ()), self._around)
+            self.attempts[execution.id] = attempt
+            if execution.crashes >= _SUSPECT:
+                self._suspects += 1
+            task = loop.create_task(self._work(attempt))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def give_back(self, execution: Execution) -> None:
+        """Release a claimed execution that no attempt was made at."""
+        await self._settle(execution, Outcome(status=Status.QUEUED))
+
+    async def wait_idle(self, seconds: float, *, unless: asyncio.Event | None = None) -> None:
+        """Return when nothing runs any more, when the time is over, or when `unless` is set."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._tasks and not self.is_lost and not (unless and unless.is_set()):
+            left = deadline - loop.time()
+            if left <= 0:
+                return
+            await self.wait_changed(min(left, 0.5))
+        if self.is_lost and self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+
+    async def wait_changed(self, seconds: float) -> None:
+        """Return when something changed, or after this long."""
+        self.changed.clear()
+        await _at_most(self.changed.wait(), seconds)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait this long, or until this session has to end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not self.is_over and (left := deadline - loop.time()) > 0:
+            await self.wait_changed(left)
+
+    # --- one attempt ----------------------------------------------------------------------------
+
+    async def _work(self, attempt: Attempt) -> None:
+        execution = attempt.execution
+        try:
+            if execution.crashes >= _SUSPECT:
+                await self._until_alone()
+            if attempt.function.timeout is not None and execution.deadline_at is None:
+                await self._fix_deadline(attempt)
+                execution = attempt.execution
+            outcome = await attempt.run()
+            if outcome is None:
+                self._journal.superseded(execution)
+            else:
+                await self._settle(execution, outcome)
+        except Superseded:
+            self._journal.superseded(execution)
+        finally:
+            del self.attempts[execution.id]
+            if execution.crashes >= _SUSPECT:
+                self._suspects -= 1
+
+    async def _fix_deadline(self, attempt: Attempt) -> None:
+        """Store the deadline before any code runs, so that crashes cannot put it off."""
+        assert attempt.function.timeout is not None
+        deadline = attempt.started_at + attempt.function.timeout
+        change = transitions.set_deadline(attempt.execution, deadline)
+        amended = await self._journal.amend(attempt.execution, change, self._lease)
+        if amended is None:
+            raise Superseded("a newer claim has this execution")
+        attempt.execution = attempt.book.execution = amended
+
+    async def _until_alone(self) -> None:
+        """Wait until the other executions are done: this one may kill the worker."""
+        while len(self._tasks) > 1 and not self.is_over:
+            await self.wait_changed(0.5)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.finished += 1
+        self.changed.set()
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("an attempt broke its runner", exc_info=task.exception())
+
+    async def _settle(self, execution: Execution, outcome: Outcome) -> None:
+        try:
+            settled = await self._journal.settle(
+                execution, self._change(execution, outcome), self._lease
+            )
+        except Exception as error:  # the store refuses the outcome itself: too large, say
+            refused = Outcome(status=Status.FAILED, failure=failure_of(error), counts=True)
+            settled = await self._journal.settle(
+                execution, self._change(execution, refused), self._lease
+            )
+        if settled is not None and settled.handlers_due:
+            try:
+                await follow_up([settled], self._registry, self._journal)
+            except (StoreUnavailable, ConnectionError) as error:
+                logger.debug("a handler waits for the sweep: %s", error)
+
+    def _change(self, execution: Execution, outcome: Outcome) -> Change:
+        function = self._registry.get(execution.function)
+        return transitions.settle(
+            execution,
+            outcome,
+            now=self._journal.clock.now(),
+            retries=function.retry.retries if function else None,
+            code_version=function.code_version if function else None,
+            has_handler=handler_of(execution.function, outcome.status, self._registry) is not None,
+            has_hint=self._journal.queue.keeps_hints,
+        )
+
+
+async def _at_most(call: Awaitable[Any], seconds: float) -> None:
+    try:
+        await asyncio.wait_for(call, seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,316 @@
+"""One attempt's steps: their identities, what is recorded, what failed, and why to stop.
+
+Shared by the async and the blocking face of `step`; it decides, they act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from worchflow_core.clock import Clock
+from worchflow_core.codec import Codec
+from worchflow_core.durations import Duration, parse_duration
+from worchflow_core.errors import (
+    InvalidInput,
+    NonDeterminismError,
+    NonRetriable,
+    RetryAfter,
+    StepOutcomeUnknown,
+)
+from worchflow_core.failures import failure_of, is_final
+from worchflow_core.functions import declared_result
+from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
+from worchflow_core.plugins import Plugins
+from worchflow_core.retries import RetryPolicy, make_retry_policy
+from worchflow_core.signals import ControlSignal, StepBackoff
+from worchflow_core.validation import check_title
+
+running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
+"""(execution id, step id) of the step whose code is running here."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """A step as it was called: its identity is fixed, its code has not run."""
+
+    step_id: str
+    title: str
+    code: Callable[..., Any]
+    args: tuple[Any, ...]
+    codec: Codec
+    seq: int
+    policy: RetryPolicy | None
+    timeout: timedelta | None
+    once: bool
+
+
+class StepBook:
+    """What one attempt knows of its steps.
+
+    Attributes:
+        execution: as it was claimed.
+        recorded: the steps that stand in the store, by id.
+        tries: steps that failed in this attempt.
+        step_failures: failures per step id, for steps with their own retries.
+        signal: why every further step call has to unwind; None while all is well.
+        was_raised: the signal has reached user code.
+        is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
+        exhausted: the error of a step whose own retries are used up.
+        current: the title of the step that began last and still runs, for people.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        recorded: dict[str, StepRecord],
+        plugins: Plugins,
+        clock: Clock,
+        *,
+        max_payload: int,
+        max_steps: int,
+    ) -> None:
+        self.execution = execution
+        self.recorded = recorded
+        self.tries: list[StepTry] = []
+        self.step_failures = dict(execution.step_failures)
+        self.signal: ControlSignal | None = None
+        self.was_raised = False
+        self.is_abandoned = False
+        self.exhausted: BaseException | None = None
+        self.current: str | None = None
+        self.clock = clock
+        self.plugins = plugins
+        self._max_payload = max_payload
+        self._max_steps = max_steps
+        self._seq = 0
+        self._repeats: dict[str, tuple[object, int]] = {}
+        self._used: set[str] = set()
+
+    # --- identity -------------------------------------------------------------------------------
+
+    def call(
+        self,
+        title: str,
+        code: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        key: str | None,
+        returns: Any,
+        retries: int | None,
+        retry_delay: Duration | None,
+        timeout: Duration | None,
+        once: bool,
+    ) -> StepCall:
+        """Fix the identity of a step at the moment it is called.
+
+        Raises:
+            ControlSignal: the attempt has to unwind.
+            NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            InvalidInput: title, key or an option cannot be taken.
+        """
+        self.check()
+        inside = running_step.get()
+        if inside is not None and inside[0] == self.execution.id:
+            raise NonRetriable(
+                f"step {title!r} was called inside another step; a step's code is not replayed "
+                "piece by piece: call both from the function itself"
+            )
+        if not callable(code):
+            raise InvalidInput(
+                f"step {title!r} was given {type(code).__name__} instead of a function; write "
+                "step.run(title, fn, arg) without calling fn"
+            )
+        step_id = self._identify(check_title(title), key)
+        self._seq += 1
+        if self._seq > self._max_steps:
+            raise NonRetriable(
+                f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
+                "split the work into executions of their own"
+            )
+        policy = None
+        if retries is not None or retry_delay is not None:
+            policy = _option(title, make_retry_policy, retries, retry_delay)
+        span = None if timeout is None else _option(title, parse_duration, timeout)
+        declared = declared_result(code) if returns is None else returns
+        return StepCall(
+            step_id=step_id,
+            title=title,
+            code=code,
+            args=args,
+            codec=Codec(declared, f"result of step {title!r}"),
+            seq=self._seq,
+            policy=policy,
+            timeout=span,
+            once=once,
+        )
+
+    def _identify(self, title: str, key: str | None) -> str:
+        if key is not None:
+            text = check_title(key, "step key")
+        else:
+            caller = _caller()
+            owner, count = self._repeats.get(title, (caller, 0))
+            if owner is not caller:
+                raise NonRetriable(
+                    f"step title {title!r} is used by two tasks at once, so a replay could not "
+                    "tell their results apart; give each its own title or key="
+                )
+            self._repeats[title] = (caller, count + 1)
+            text = title if count == 0 else f"{title}#{count + 1}"
+        step_id = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        if step_id in self._used:
+            raise NonRetriable(f"two steps have the identity {text!r}; give one another key=")
+        self._used.add(step_id)
+        return step_id
+
+    # --- signals --------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise the signal, if there is one: once it was given, every step call unwinds."""
+        if self.signal is not None:
+            self.was_raised = True
+            raise self.signal
+
+    def stop(self, signal: ControlSignal) -> None:
+        """Let the next step call unwind with `signal`; the first signal stands."""
+        if self.signal is None:
+            self.signal = signal
+
+    # --- replay ---------------------------------------------------------------------------------
+
+    def is_recorded(self, call: StepCall) -> bool:
+        """Return whether a result of this step, or its start, is in the store."""
+        return call.step_id in self.recorded
+
+    def replay(self, call: StepCall) -> Any:
+        """Return the stored result of a step, rebuilt as its type.
+
+        Raises:
+            NonDeterminismError: the stored step does not fit the one asked for.
+            StepOutcomeUnknown: it was begun and nobody knows how it ended.
+        """
+        stands = self.recorded[call.step_id]
+        self._compare(call, stands)
+        if stands.status is StepStatus.STARTED:
+            raise StepOutcomeUnknown(
+                f"step {call.title!r} was begun in attempt {stands.attempt} and nobody knows how "
+                "it ended; look at its effect, then send the work anew"
+            )
+        value = self.decode(call, stands)
+        if self.plugins.hears("worchflow_step_replayed"):
+            self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        return value
+
+    def decode(self, call: StepCall, stands: StepRecord) -> Any:
+        """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
+        try:
+            return call.codec.decode(stands.result)
+        except InvalidInput as error:
+            raise NonDeterminismError(
+                f"the stored result of step {call.title!r} no longer fits the code: {error}; give "
+                "the changed step another title, or a type that takes both"
+            ) from error
+
+    def _compare(self, call: StepCall, stands: StepRecord) -> None:
+        if stands.kind != "run":
+            raise NonDeterminismError(
+                f"step {call.title!r} was stored as {stands.kind}, and is run now; give the "
+                "changed step another title"
+            )
+
+    # --- results --------------------------------------------------------------------------------
+
+    def record_of(self, call: StepCall, payload: Payload, started_at: datetime) -> StepRecord:
+        """Return the record of a step that ran."""
+        return self._record(call, StepStatus.COMPLETED, payload, started_at, self.clock.now())
+
+    def start_of(self, call: StepCall, started_at: datetime) -> StepRecord:
+        """Return the record that a `once` step is about to begin."""
+        return self._record(call, StepStatus.STARTED, None, started_at, None)
+
+    def encode(self, call: StepCall, value: Any) -> tuple[Payload, Any]:
+        """Return a step's result as JSON text, and as every later attempt will see it."""
+        return call.codec.encode(value, limit=self._max_payload)
+
+    def _record(
+        self,
+        call: StepCall,
+        status: StepStatus,
+        payload: Payload | None,
+        started_at: datetime,
+        ended_at: datetime | None,
+    ) -> StepRecord:
+        execution = self.execution
+        return StepRecord(
+            execution_id=execution.id,
+            step_id=call.step_id,
+            title=call.title,
+            status=status,
+            result=payload,
+            seq=call.seq,
+            fence=execution.fence,
+            attempt=execution.failed_attempts + 1,
+            started_at=started_at,
+            ended_at=ended_at,
+            execution_created_at=execution.created_at,
+        )
+
+    # --- failures -------------------------------------------------------------------------------
+
+    def failed(self, call: StepCall, error: BaseException, started_at: datetime) -> BaseException:
+        """Note that a step raised, and return what user code is to see.
+
+        A step with retries of its own unwinds the attempt, to be tried again later, until they
+        are used up; then, as for any other step, its error reaches user code.
+        """
+        now = self.clock.now()
+        failure = failure_of(error)
+        step = StepTry(
+            step_id=call.step_id,
+            title=call.title,
+            started_at=started_at,
+            ended_at=now,
+            error=failure,
+        )
+        self.tries.append(step)
+        if self.plugins.hears("worchflow_step_failed"):
+            self.plugins.notify("worchflow_step_failed", execution=self.execution, step=step)
+        if call.policy is None:
+            return error
+        count = self.step_failures.get(call.step_id, 0) + 1
+        self.step_failures[call.step_id] = count
+        if count > call.policy.retries or is_final(error) or call.once:
+            self.exhausted = error
+            return error
+        wait = (
+            error.delay
+            if isinstance(error, RetryAfter)
+            else call.policy.delay(count, random.random())
+        )
+        self.stop(StepBackoff(now + wait, failure))
+        self.was_raised = True
+        assert self.signal is not None
+        return self.signal
+
+
+def _caller() -> object:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task if task is not None else threading.current_thread()
+
+
+def _option(title: str, parse: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return parse(*args)
+    except ValueError as error:
+        raise InvalidInput(f"step {title!r}: {error}") from None

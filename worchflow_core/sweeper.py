@@ -1,0 +1,292 @@
+"""The sweeper: repairs what crashes and lost hints left behind. Every worker runs one.
+
+Each action is a compare-and-set, so any number of sweepers is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from worchflow_core import transitions
+from worchflow_core.errors import StoreUnavailable
+from worchflow_core.functions import Registry
+from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.journal import Journal
+from worchflow_core.models import (
+    CLAIMABLE,
+    FINAL,
+    Change,
+    Execution,
+    QueueView,
+    Record,
+    Status,
+    WorkerState,
+)
+from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.settings import Settings
+
+logger = logging.getLogger("worchflow")
+
+_PAGE = 1000
+_HINT_INTERVAL = 0.75
+_RETENTION_INTERVAL = 60.0
+_DEAD_KEPT = timedelta(days=1)
+_EPOCH_KEY = "queue-epoch"
+
+
+class Sweeper:
+    """Run the passes of a sweep, each in its own rhythm, until cancelled.
+
+    Args:
+        journal: where everything is written.
+        registry: the functions whose `on_failure` and `on_success` this worker knows.
+        settings: lease, intervals, retention.
+    """
+
+    def __init__(self, journal: Journal, registry: Registry, settings: Settings) -> None:
+        self._journal = journal
+        self._store = journal.store
+        self._clock = journal.clock
+        self._registry = registry
+        self._settings = settings
+        self._trusted_from = 0.0
+        self._had_outage = False
+        self._last_pass = self._clock.lease_time()
+
+    async def run(self) -> None:
+        """Sweep until cancelled; an outage of the store is waited out."""
+        settings = self._settings
+        beats = settings.heartbeat.total_seconds() * 3
+        self._trusted_from = self._clock.lease_time() + beats
+        interval = settings.sweep_interval.total_seconds()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(interval, self.repair))
+            group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
+            if self._journal.queue.keeps_hints:
+                group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
+                group.create_task(self._repeat(interval, self.hint_lost))
+
+    async def _repeat(self, interval: float, sweep: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval * random.uniform(0.75, 1.25))
+            try:
+                await sweep()
+            except (StoreUnavailable, ConnectionError) as error:
+                logger.debug("a sweep waits for the store: %s", error)
+                self.note_outage()
+            except Exception:
+                logger.exception("a sweep failed; it is tried again")
+
+    def note_outage(self) -> None:
+        """Judge nobody dead within a lease of an outage: their beats could not arrive either."""
+        lease = self._settings.lease.total_seconds()
+        self._trusted_from = max(self._trusted_from, self._clock.lease_time() + lease)
+
+    # --- the dead, the late, the cancelled ------------------------------------------------------
+
+    async def repair(self) -> None:
+        """Take executions from dead workers; end those past their deadline or cancelled."""
+        now = self._clock.lease_time()
+        lease = self._settings.lease.total_seconds()
+        if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
+            self.note_outage()  # this process itself stood still
+        self._last_pass = now
+        if now >= self._trusted_from:
+            await self.release_dead()
+        await self._expire()
+        await self._cancel()
+        await self._follow_up()
+
+    async def release_dead(self) -> None:
+        """Declare overdue workers dead and release what they, or nobody known, own."""
+        workers = await self._store.workers()
+        now = self._clock.now()
+        overdue = [
+            worker.id
+            for worker in workers
+            if worker.state is not WorkerState.DEAD
+            and worker.lease_until is not None
+            and worker.lease_until < now
+        ]
+        if overdue:
+            buried = await self._store.bury(overdue, overdue=timedelta(0))
+            if buried:
+                logger.warning("worker %s is declared dead: no heartbeat", ", ".join(buried))
+        self._journal.reach("after_bury")
+        alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
+        query = Query(
+            where=(Condition("owner", Operator.NOT_IN, tuple(alive - set(overdue))),),
+            descending=False,
+            limit=_PAGE,
+        )
+        owned = (await self._store.find(query)).items
+        if owned:
+            # Read the workers again, after the executions: one that registered meanwhile lives.
+            workers = await self._store.workers()
+            alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
+            await self._release([item for item in owned if item.owner not in alive])
+        for worker in workers:
+            ended = worker.lease_until
+            if worker.state is WorkerState.DEAD and ended is not None and ended < now - _DEAD_KEPT:
+                gone = replace(worker, state=WorkerState.STOPPED)
+                await asyncio.to_thread(self._store.beat, gone, lease=self._settings.lease)
+
+    async def _release(self, lost: Collection[Execution]) -> None:
+        if not lost:
+            return
+        steps = await self._store.steps([item.id for item in lost])
+        now = self._clock.now()
+        pairs: list[tuple[Execution, Change]] = []
+        for item in lost:
+            grown = any(step.fence == item.fence for step in steps.get(item.id, ()))
+            change = transitions.release_crashed(
+                item,
+                now=now,
+                max_crashes=self._settings.max_crashes,
+                has_grown=grown,
+                has_hint=self._journal.queue.keeps_hints,
+                has_handler=handler_of(item.function, Status.FAILED, self._registry) is not None,
+            )
+            pairs.append((item, change))
+        released = await self._journal.update(pairs)
+        self._journal.reach("after_requeue")
+        if released:
+            logger.warning("released %d executions of dead workers", len(released))
+
+    async def _expire(self) -> None:
+        now = self._clock.now()
+        found = await self._find(
+            Condition("deadline_at", Operator.BEFORE, now),
+            Condition("status", Operator.IN, tuple(CLAIMABLE)),
+        )
+        pairs = [
+            (
+                item,
+                transitions.expire(
+                    item,
+                    now=now,
+                    has_handler=handler_of(item.function, Status.FAILED, self._registry)
+                    is not None,
+                ),
+            )
+            for item in found
+            if item.owner is None
+        ]
+        await self._journal.update(pairs)
+
+    async def _cancel(self) -> None:
+        now = self._clock.now()
+        found = await self._find(
+            Condition("cancel_requested_at", Operator.BEFORE, now + timedelta(days=1)),
+            Condition("owner", Operator.EQUAL, None),
+            Condition("status", Operator.IN, tuple(CLAIMABLE)),
+        )
+        await self._journal.update(
+            [(item, transitions.request_cancel(item, now=now)) for item in found]
+        )
+
+    async def _follow_up(self) -> None:
+        found = await self._find(Condition("handlers_due", Operator.EQUAL, True))
+        if found:
+            await follow_up(found, self._registry, self._journal)
+
+    # --- hints ----------------------------------------------------------------------------------
+
+    async def hint_due(self) -> None:
+        """Tell the queue of delayed executions whose time has come."""
+        now = self._clock.now()
+        await self._hint(
+            Query(
+                where=(Condition("hint_at", Operator.BEFORE, now + timedelta(milliseconds=1)),),
+                order="hint_at",
+                descending=False,
+                limit=_PAGE,
+            )
+        )
+
+    async def hint_lost(self) -> None:
+        """Tell the queue again of executions whose hint it lost, all of them after a wipe."""
+        view = await self._journal.queue.view()
+        if view is None:
+            return
+        if await self._was_wiped(view):
+            logger.warning("the queue lost its memory; refilling it from the store")
+            cut = self._clock.now()
+            while await self._hint(self._unheard(cut)):
+                pass
+            return
+        slack = self._settings.lease / 2
+        await self._hint(self._unheard(await self._watermark(view) - slack))
+
+    def _unheard(self, before: datetime) -> Query:
+        return Query(
+            where=(
+                Condition("due_at", Operator.BEFORE, before),
+                Condition("hinted_at", Operator.BEFORE, before),
+                Condition("status", Operator.IN, tuple(CLAIMABLE)),
+            ),
+            order="due_at",
+            descending=False,
+            limit=_PAGE,
+        )
+
+    async def _watermark(self, view: QueueView) -> datetime:
+        """Return when the hint at the queue's head was pushed: older ones are gone or lost."""
+        found = {item.id: item for item in await self._store.get(view.head)} if view.head else {}
+        for execution_id in view.head:
+            item = found.get(execution_id)
+            if item is not None and item.hinted_at is not None:
+                return item.hinted_at
+        return self._clock.now()
+
+    async def _was_wiped(self, view: QueueView) -> bool:
+        body = json.dumps(view.epoch)
+        records = self._store.records
+        known = await records.scan("meta", after=_EPOCH_KEY[:-1], until=_EPOCH_KEY + "\0")
+        current = next((item for item in known if item.key == _EPOCH_KEY), None)
+        if current is None:
+            await records.insert([Record(kind="meta", key=_EPOCH_KEY, body=body)])
+            return False
+        if current.body == body:
+            return False
+        changed = Record(kind="meta", key=_EPOCH_KEY, body=body, version=current.version + 1)
+        return not await records.replace([changed])
+
+    async def _hint(self, query: Query) -> bool:
+        """Hint what a query finds; return whether there was anything."""
+        found = (await self._store.find(query)).items
+        now = self._clock.now()
+        await self._journal.update(
+            [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        )
+        return bool(found)
+
+    # --- retention ------------------------------------------------------------------------------
+
+    async def retain(self) -> None:
+        """Delete executions that ended longer ago than the retention, steps first."""
+        retention = self._settings.retention
+        if not retention:
+            return
+        query = Query(
+            where=(
+                Condition("finished_at", Operator.BEFORE, self._clock.now() - retention),
+                Condition("status", Operator.IN, tuple(FINAL)),
+            ),
+            order="finished_at",
+            descending=False,
+            limit=500,
+        )
+        while found := (await self._store.find(query)).items:
+            gone = await self._journal.delete([item.id for item in found])
+            if not gone:
+                return
+
+    async def _find(self, *where: Condition) -> Sequence[Execution]:
+        return (await self._store.find(Query(where=where, descending=False, limit=_PAGE))).items

@@ -1,0 +1,95 @@
+"""Records: small shared facts, compared and set by version."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bson import MaxKey, ObjectId
+from pymongo import ASCENDING, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+
+from worchflow_core import Record
+from worchflow_plugins.mongo.connection import Connection
+from worchflow_plugins.mongo.documents import Document
+from worchflow_plugins.mongo.inserts import insert
+
+
+class MongoRecords:
+    """The documents of `records`; `_id` is kind and key, in this order."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def _records(self) -> AsyncCollection[Any]:
+        return self._connection.collection("records")
+
+    async def insert(self, records: Sequence[Record]) -> Collection[str]:
+        """Insert records whose (kind, key) is new; return the keys that were."""
+        if not records:
+            return []
+        token = ObjectId()
+        documents = [
+            {**_id(item.kind, item.key), "body": item.body, "version": item.version, "token": token}
+            for item in records
+        ]
+        with self._connection.guard:
+            inserted = await insert(self._records, documents)
+            present = inserted.present
+            if present and inserted.is_repeat:
+                ids = [documents[position]["_id"] for position in present]
+                ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"_id": 1})
+                mine = {_pair(item) async for item in ours}
+                present = frozenset(item for item in present if _pair(documents[item]) not in mine)
+        return [item.key for position, item in enumerate(records) if position not in present]
+
+    async def replace(self, records: Sequence[Record]) -> Collection[str]:
+        """Replace each record whose stored version is `version - 1`; return the keys refused."""
+        if not records:
+            return []
+        token = ObjectId()
+        writes = [
+            UpdateOne(
+                {**_id(item.kind, item.key), "version": item.version - 1},
+                {"$set": {"body": item.body, "version": item.version, "token": token}},
+            )
+            for item in records
+        ]
+        with self._connection.guard:
+            result = await self._records.bulk_write(writes, ordered=False)
+            if result.matched_count == len(records):
+                return []
+            ids = [_id(item.kind, item.key)["_id"] for item in records]
+            ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"version": 1})
+            taken = {(*_pair(item), item["version"]) async for item in ours}
+        return [item.key for item in records if (item.kind, item.key, item.version) not in taken]
+
+    async def delete(self, kind: str, keys: Collection[str]) -> None:
+        """Delete records; missing ones are no error."""
+        if keys:
+            ids = [_id(kind, key)["_id"] for key in keys]
+            with self._connection.guard:
+                await self._records.delete_many({"_id": {"$in": ids}})
+
+    async def scan(
+        self, kind: str, *, after: str = "", until: str | None = None, limit: int = 100
+    ) -> Sequence[Record]:
+        """Return records of a kind in key order, keys greater than `after` and below `until`."""
+        end = _id(kind, MaxKey() if until is None else until)["_id"]
+        wanted = {"_id": {"$gt": _id(kind, after)["_id"], "$lt": end}}
+        cursor = self._records.find(wanted, batch_size=limit + 1)
+        with self._connection.guard:
+            found = await cursor.sort("_id", ASCENDING).limit(limit).to_list()
+        return [
+            Record(kind=kind, key=item["_id"]["key"], body=item["body"], version=item["version"])
+            for item in found
+        ]
+
+
+def _id(kind: str, key: Any) -> Document:
+    return {"_id": {"kind": kind, "key": key}}
+
+
+def _pair(document: Document) -> tuple[str, str]:
+    return document["_id"]["kind"], document["_id"]["key"]
