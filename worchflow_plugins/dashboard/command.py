@@ -102,11 +102,17 @@ def _overrides(context: typer.Context) -> dict[str, Any]:
 async def serve(overrides: dict[str, Any], serving: Serving, *, demo: bool = False) -> None:
     """Open the application, serve until stopped."""
     async with Worchflow(overrides=overrides) as app:
-        if demo:
-            from worchflow_plugins.dashboard.demo import seed
+        if not demo:
+            await run_server(guarded(app, serving), serving)
+            return
+        from worchflow_plugins.dashboard.demo import keep_alive, seed
 
-            await seed(app.journal.store)
-        await run_server(guarded(app, serving), serving)
+        await seed(app.journal.store)
+        beating = asyncio.create_task(keep_alive(app.journal.store))
+        try:
+            await run_server(guarded(app, serving), serving)
+        finally:
+            beating.cancel()
 
 
 def guarded(app: Worchflow, serving: Serving) -> ASGIApp:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
@@ -15,7 +14,6 @@ from starlette.datastructures import QueryParams
 from worchflow_core import (
     FINAL,
     Execution,
-    InvalidInput,
     Status,
     StoreUnavailable,
     Worker,
@@ -23,29 +21,14 @@ from worchflow_core import (
 )
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import WINDOWS, make_chart
+from worchflow_plugins.dashboard.listquery import SPANS, ListQuery
 from worchflow_plugins.dashboard.parameters import (
-    CHOICE_NAMES,
-    LIMIT_MAX,
-    Choice,
-    floor,
     format_cursor,
-    parse_choice,
-    parse_cursor,
-    parse_whole,
 )
 from worchflow_plugins.dashboard.reader import Listing, Reader
 from worchflow_plugins.dashboard.rendering import View
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.ui import Ui
-
-SPANS: Mapping[str, tuple[timedelta, str]] = {
-    "15m": (timedelta(minutes=15), "last 15 minutes"),
-    "1h": (timedelta(hours=1), "last hour"),
-    "6h": (timedelta(hours=6), "last 6 hours"),
-    "24h": (timedelta(hours=24), "last 24 hours"),
-    "7d": (timedelta(days=7), "last 7 days"),
-}
-_OTHERS = ("when", "window", "after", "before", "n", "limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +63,7 @@ class Line:
 
 async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) -> View:
     """Return the list that a query string asks for."""
-    state = _State(query)
+    state = ListQuery(query)
     order = state.order
     listing, stats, workers, functions, chart = await asyncio.gather(
         reader.listing(
@@ -121,88 +104,6 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
     )
 
 
-class _State:
-    """The query string of the list, understood."""
-
-    def __init__(self, query: QueryParams) -> None:
-        self._query = query
-        choice = parse_choice(query, others=_OTHERS)
-        self.when = query.get("when", "")
-        self.window = query.get("window", "1h")
-        if self.window not in WINDOWS:
-            raise InvalidInput(f"window is {self.window[:80]!r}; give one of {', '.join(WINDOWS)}")
-        self.choice = self._with_span(choice)
-        self.limit = parse_whole(query, "limit", 25, 1, LIMIT_MAX)
-        self.first = parse_whole(query, "n", 0, 0, 10_000_000)
-        self.after = parse_cursor("after", query.get("after"))
-        self.before = parse_cursor("before", query.get("before"))
-        if self.after and self.before:
-            raise InvalidInput("both after and before are given; give one of them")
-        names = {name for name in query if query[name]}
-        self.is_filtered = bool(names & (CHOICE_NAMES | {"when"}))
-
-    def _with_span(self, choice: Choice) -> Choice:
-        if not self.when:
-            return choice
-        field, _, name = self.when.partition(":")
-        if field not in ("created", "ended") or name not in SPANS:
-            raise InvalidInput(f"when is {self.when[:80]!r}; give such as created:1h or ended:24h")
-        # Rounded, so that tabs which ask within the same seconds share one query.
-        since = floor(datetime.now(UTC), timedelta(seconds=5)) - SPANS[name][0]
-        if field == "created":
-            return replace(choice, since=since)
-        return replace(choice, finished_since=since)
-
-    @property
-    def order(self) -> str:
-        """By end where only ended executions are wanted: a failure counts when it failed."""
-        choice = self.choice
-        by_end = choice.finished_since or choice.finished_until
-        only_final = choice.status and all(status in FINAL for status in choice.status)
-        return "finished_at" if by_end or (only_final and not choice.since) else "created_at"
-
-    def href(self, **changes: str | Sequence[str] | None) -> str:
-        """Return the query string with some parameters changed, back on the first page."""
-        pairs = [
-            (name, value)
-            for name, value in self._query.multi_items()
-            if value and name not in changes and name not in ("after", "before", "n")
-        ]
-        for name, given in changes.items():
-            values = [given] if isinstance(given, str) else given or ()
-            pairs += [(name, value) for value in values if value]
-        return "?" + urlencode(pairs) if pairs else "?"
-
-    def chips(self) -> list[tuple[str, str]]:
-        """Return what is filtered by moments, as (text, link that takes it away)."""
-        found = []
-        for name, words in (
-            ("since", "created from"),
-            ("until", "created before"),
-            ("finished_since", "ended from"),
-            ("finished_until", "ended before"),
-        ):
-            moment = getattr(self.choice, name)
-            if self._query.get(name) and moment is not None:
-                found.append((f"{words} {moment:%Y-%m-%d %H:%M:%S} UTC", self.href(**{name: None})))
-        return found
-
-    def filter_json(self) -> dict[str, Any]:
-        """Return the filter as the bulk routes of the API take it."""
-        choice = self.choice
-        moments = {
-            name: to_millis(moment)
-            for name in ("since", "until", "finished_since", "finished_until")
-            if (moment := getattr(choice, name)) is not None
-        }
-        lists = {
-            name: [str(item) for item in items]
-            for name, items in (("status", choice.status), ("function", choice.function))
-            if items
-        }
-        return {**lists, **moments, **({"search": choice.search} if choice.search else {})}
-
-
 async def _chart(reader: Reader, window: str) -> dict[str, Any] | None:
     span, bucket, unit = WINDOWS[window]
     try:
@@ -214,7 +115,7 @@ async def _chart(reader: Reader, window: str) -> dict[str, Any] | None:
     return {"bars": make_chart(tallies, since, span, bucket), "unit": unit}
 
 
-def _bar_hrefs(state: _State, chart: dict[str, Any] | None) -> list[str]:
+def _bar_hrefs(state: ListQuery, chart: dict[str, Any] | None) -> list[str]:
     if chart is None:
         return []
     return [
@@ -227,7 +128,7 @@ def _bar_hrefs(state: _State, chart: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _tiles(stats: Mapping[Status, int], state: _State) -> list[Tile]:
+def _tiles(stats: Mapping[Status, int], state: ListQuery) -> list[Tile]:
     chosen = state.choice.status
     total = Tile("Total", "", sum(stats.values()), state.href(status=None), not chosen)
     # Sleeping and waiting take a tile only where there are such executions.
@@ -279,7 +180,7 @@ async def _line(
     )
 
 
-def _paging(listing: Listing, state: _State) -> dict[str, Any]:
+def _paging(listing: Listing, state: ListQuery) -> dict[str, Any]:
     items, first = listing.items, state.first
     order = state.order
     older = newer = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -13,11 +12,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from worchflow_core import FINAL, InvalidInput, NotFound, Status, StepStatus, WorkerState
+from worchflow_core import InvalidInput, NotFound, WorkerState
 from worchflow_plugins.dashboard import view
-from worchflow_plugins.dashboard.chart import sparkline
 from worchflow_plugins.dashboard.checks import examine
 from worchflow_plugins.dashboard.executionpage import Block, execution_view
+from worchflow_plugins.dashboard.functionpages import function_view, functions_view
 from worchflow_plugins.dashboard.listpage import list_view
 from worchflow_plugins.dashboard.parameters import Choice, check_names
 from worchflow_plugins.dashboard.reader import Reader
@@ -28,9 +27,6 @@ from worchflow_plugins.dashboard.source import Source
 from worchflow_plugins.dashboard.ui import Ui
 
 logger = logging.getLogger("worchflow.dashboard")
-
-_DAY = timedelta(hours=24)
-_HOUR = timedelta(hours=1)
 
 
 class Pages:
@@ -166,83 +162,14 @@ class Pages:
     async def functions(self, request: Request) -> Response:
         """Show all functions with what they did in the last day."""
         check_names(request.query_params, ())
-        return await self._frame.live(request, self._functions_view)
-
-    async def _functions_view(self) -> View:
-        functions, workers, (since, tallies) = await asyncio.gather(
-            self._reader.functions(), self._reader.workers(), self._reader.tally(_DAY, _HOUR)
-        )
-        living = [item for item in workers if item.state is WorkerState.RUNNING]
-        rows = []
-        for info in functions:
-            mine = [item for item in tallies if item.function == info.id]
-            hours = [0] * 24
-            for item in mine:
-                hours[min(23, max(0, (item.start - since) // _HOUR))] += item.count
-            count = sum(hours)
-            failed = sum(item.count for item in mine if item.status is Status.FAILED)
-            seconds = sum(item.total_seconds for item in mine)
-            rows.append(
-                {
-                    "info": info,
-                    "count": count,
-                    "failed": failed,
-                    "rate": failed / count if count else None,
-                    "mean": seconds / count if count else None,
-                    "line": sparkline(hours),
-                    "workers": sum(info.id in worker.functions for worker in living),
-                }
-            )
-        return View(template="functions.html", title="Functions", data={"rows": rows}, poll=5000)
+        return await self._frame.live(request, lambda: functions_view(self._reader))
 
     async def function(self, function_id: str, request: Request) -> Response:
         """Show one function."""
         check_names(request.query_params, ())
-        return await self._frame.live(request, lambda: self._function_view(function_id))
-
-    async def _function_view(self, function_id: str) -> View:
-        info = await self._reader.function(function_id)
-        choice = Choice(function=(function_id,))
-        last = await self._reader.listing(choice, limit=200)
-        if info is None and not last.items:
-            raise NotFound(f"no function {function_id[:200]!r}")
-        ended = [item for item in last.items if item.status is Status.COMPLETED]
-        times = [run.seconds for item in ended if (run := view.run_time(item)).seconds is not None]
-        seconds = [item for item in times if item is not None]
-        return View(
-            template="function.html",
-            title=function_id,
-            poll=5000,
-            data={
-                "function_id": function_id,
-                "info": info,
-                "fields": field_list(info.schema) if info else [],
-                "schema": json.dumps(info.schema, indent=2, ensure_ascii=False)
-                if info and info.schema
-                else "",
-                "executions": [
-                    (item, view.run_time(item), view.first_line(self._shapes.failure(item.error)))
-                    for item in last.items[:10]
-                ],
-                "sample": len(seconds),
-                "p50": view.percentile(seconds, 0.5),
-                "p95": view.percentile(seconds, 0.95),
-                "failed": sum(item.status is Status.FAILED for item in last.items),
-                "looked_at": sum(item.status in FINAL for item in last.items),
-                "steps": await self._usual_steps([item.id for item in ended[:10]]),
-            },
+        return await self._frame.live(
+            request, lambda: function_view(self._reader, self._shapes, function_id)
         )
-
-    async def _usual_steps(self, ids: list[str]) -> list[tuple[str, int, float]]:
-        """Return title, count and median seconds of the steps of these executions, in order."""
-        seen: dict[str, list[float]] = {}
-        for _, steps in await asyncio.gather(*(self._reader.execution(item) for item in ids)):
-            for step in steps[:200]:
-                if step.status is StepStatus.COMPLETED and step.ended_at is not None:
-                    taken = (step.ended_at - step.started_at).total_seconds()
-                    seen.setdefault(step.title, []).append(taken)
-        found = [(title, len(taken), view.percentile(taken, 0.5)) for title, taken in seen.items()]
-        return [(title, count, median or 0.0) for title, count, median in found[:50]]
 
     # --- workers, about ---------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def _starter(schema: Schema, root: Schema, depth: int) -> Any:
         return {
             name: _starter(item, root, depth + 1)
             for name, item in schema.get("properties", {}).items()
-            if name in required or "default" in item
+            if name in required or item.get("default") is not None
         }
     if kind == "array":
         return [_starter(schema["items"], root, depth + 1)] if schema.get("minItems") else []
@@ -94,7 +95,7 @@ def _fields(schema: Schema, root: Schema, prefix: str, depth: int) -> Iterator[F
         if item.get("enum"):
             hints.append("one of " + ", ".join(str(value) for value in item["enum"][:12]))
         if "default" in item and item["default"] is not None:
-            hints.append(f"default {item['default']!r}")
+            hints.append(f"default {json.dumps(item['default'])}")
         yield Field(prefix + name, kind_text(item, root), name in required, "; ".join(hints))
         nested = resolve(item.get("items", {}), root) if _kind(item) == "array" else item
         if depth < 2 and nested.get("properties"):

@@ -1,132 +1,32 @@
-"""Executions in every state, for a look around, for pictures and for tests: `--demo`.
-
-Nothing of it has run: the records are written as a worker would have left them.
-"""
+"""Makes executions with their steps, as a worker would have left them."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel, Field
 
 from worchflow_core import (
     Attempt,
-    Event,
     Execution,
     Failure,
-    Function,
-    RunningExecution,
     Status,
-    Step,
     StepRecord,
     StepTry,
-    Store,
-    Worker,
-    WorkerState,
     from_millis,
-    function,
     to_millis,
 )
-from worchflow_core.catalog import publish
+from worchflow_plugins.dashboard.demo.functions import FUNCTIONS, STEPS
 
-_PART = 500
-_BEAT = timedelta(seconds=5)
-
-
-class Item(BaseModel):
-    """One line of an order."""
-
-    sku: str
-    quantity: int = Field(1, ge=1)
-
-
-class Payment(BaseModel):
-    """What is to be paid."""
-
-    amount: float = Field(description="Minor units", gt=0, examples=[1999])
-    currency: Literal["EUR", "USD", "GBP"] = "EUR"
-    customer_id: str = Field(description="Who pays", min_length=1, examples=["cust_123"])
-    note: str | None = None
-    items: list[Item] = Field(default_factory=list, description="What was ordered")
-
-
-class Video(BaseModel):
-    """A film to encode."""
-
-    url: str = Field(examples=["s3://films/42.mov"])
-    minutes: int = Field(1, ge=1, le=600)
-
-
-class Greeting(BaseModel):
-    """Whom to greet."""
-
-    name: str = Field("world", description="Whom to greet")
-
-
-@function(id="process-payment", retries=3)
-async def process_payment(event: Event[Payment], step: Step) -> None:
-    """Charge a customer and send the receipt.
-
-    Each step is saved, so that nobody is charged twice.
-    """
-
-
-@function(id="encode-video", retries=2)
-async def encode_video(event: Event[Video], step: Step) -> None:
-    """Encode a film, a chunk at a time."""
-
-
-@function(id="hello-world", retries=0)
-async def hello_world(event: Event[Greeting], step: Step) -> None:
-    """Say hello."""
-
-
-@function(id="daily-cleanup", cron="0 3 * * *")
-async def daily_cleanup(event: Event[Any], step: Step) -> None:
-    """Remove what nobody needs any more."""
-
-
-@function(id="sync-inventory", cron="*/15 * * * *")
-async def sync_inventory(event: Event[Any], step: Step) -> None:
-    """Copy stock levels from the warehouse."""
-
-
-FUNCTIONS: tuple[Function[Any, Any], ...] = (
-    process_payment,
-    encode_video,
-    hello_world,
-    daily_cleanup,
-    sync_inventory,
-)
-_STEPS: dict[str, tuple[str, ...]] = {
-    "process-payment": (
-        "Validate payment",
-        "Reserve funds",
-        "Charge payment provider",
-        "Wait for webhook",
-        "Write ledger",
-        "Send receipt",
-    ),
-    "encode-video": ("Fetch source", "Probe", *["Encode chunk"] * 3, "Publish"),
-    "hello-world": ("Compose", "Say it"),
-    "daily-cleanup": ("List leftovers", "Remove"),
-    "sync-inventory": ("Fetch stock", "Compare", "Write"),
-}
-_WEIGHTS = (
-    (Status.COMPLETED, 84),
-    (Status.FAILED, 9),
+_WEIGHTS: tuple[tuple[Status, float], ...] = (
+    (Status.COMPLETED, 88),
+    (Status.FAILED, 7),
     (Status.CANCELLED, 2),
-    (Status.PROCESSING, 2),
     (Status.RETRYING, 1.5),
-    (Status.QUEUED, 1),
     (Status.SLEEPING, 0.5),
 )
 _TRACEBACK = """Traceback (most recent call last):
@@ -151,7 +51,7 @@ _FAILURE = Failure(
 )
 
 
-class _Maker:
+class Maker:
     """Make executions with their steps, each run the same for the same seed."""
 
     def __init__(self, seed: int, now: datetime) -> None:
@@ -166,9 +66,7 @@ class _Maker:
         if status is None:
             names, weights = zip(*_WEIGHTS, strict=True)
             status = pick.choices(names, weights)[0]
-            if age > timedelta(minutes=2) and status in (Status.QUEUED, Status.PROCESSING):
-                status = Status.COMPLETED
-        function_id = function_id or pick.choices(list(_STEPS), (5, 3, 6, 0.2, 2))[0]
+        function_id = function_id or pick.choices(list(STEPS), (5, 3, 6, 0.2, 2))[0]
         created = from_millis(to_millis(self._now - age))
         retries = next(item.retry.retries for item in FUNCTIONS if item.id == function_id)
         execution = Execution(
@@ -196,7 +94,7 @@ class _Maker:
         if status is Status.RETRYING or (status is Status.COMPLETED and pick.random() < 0.08):
             failures = min(1, retries)
         clock = execution.created_at + timedelta(milliseconds=pick.randint(3, 240))
-        titles = list(_STEPS[execution.function])
+        titles = list(STEPS[execution.function])
         if status in (Status.PROCESSING, Status.SLEEPING, Status.CANCELLED, Status.FAILED):
             titles = titles[: max(1, len(titles) * 2 // 3)]
         elif status is Status.RETRYING:
@@ -310,93 +208,6 @@ class _Maker:
         if function_id == "encode-video":
             return {"url": f"s3://films/{pick.randint(1, 99)}.mov", "minutes": pick.randint(1, 90)}
         return {"name": pick.choice(["world", "Ana", "Bo"])} if "hello" in function_id else {}
-
-
-async def seed(store: Store, count: int = 2000, *, seed: int = 7, hours: float = 24.0) -> None:
-    """Write `count` executions with steps, five functions and four workers into a store.
-
-    Args:
-        store: an open store, best an empty one.
-        count: how many executions.
-        seed: the same seed makes the same executions.
-        hours: over how long a time they were sent.
-    """
-    now = from_millis(to_millis(datetime.now(UTC)))
-    maker = _Maker(seed, now)
-    ages = sorted(_ages(random.Random(seed), count, hours), reverse=True)
-    running: list[Execution] = []
-    for start in range(0, count, _PART):
-        made = [maker.make(timedelta(seconds=age)) for age in ages[start : start + _PART]]
-        await write(store, made)
-        running += [execution for execution, _ in made if execution.owner is not None]
-    await publish(FUNCTIONS, store.records)
-    for worker in _workers(now, running):
-        await asyncio.to_thread(_register, store, worker)
-
-
-async def write(store: Store, made: Sequence[tuple[Execution, list[StepRecord]]]) -> None:
-    """Write executions and their steps."""
-    await store.create([execution for execution, _ in made])
-    steps = [
-        replace(step, fence=execution.fence, execution_created_at=execution.created_at)
-        for execution, its in made
-        for step in its
-    ]
-    if steps:
-        await store.record(steps)
-
-
-def make(
-    status: Status, *, function_id: str = "process-payment", age: float = 60.0, seed: int = 1
-) -> tuple[Execution, list[StepRecord]]:
-    """Return one execution in a status, sent `age` seconds ago, with its steps."""
-    return _Maker(seed, datetime.now(UTC)).make(timedelta(seconds=age), status, function_id)
-
-
-def _ages(pick: random.Random, count: int, hours: float) -> list[float]:
-    """Most of it lately, so that the charts have something to show."""
-    longest = hours * 3600
-    return [
-        pick.uniform(0.2, 3600) if pick.random() < 0.6 else pick.uniform(0.2, longest)
-        for _ in range(count)
-    ]
-
-
-def _workers(now: datetime, running: Sequence[Execution]) -> list[Worker]:
-    workers = []
-    for number in range(4):
-        mine = [item for item in running if item.owner == f"demo-{number}"][:5]
-        workers.append(
-            Worker(
-                id=f"demo-{number}",
-                name=f"host-{number}:{4100 + number}",
-                host=f"host-{number}",
-                pid=4100 + number,
-                version="0.1.0",
-                state=WorkerState.STARTING,
-                started_at=now - timedelta(hours=5 * number + 1, minutes=12),
-                concurrency=8,
-                functions=tuple(sorted(_STEPS)),
-                running=tuple(
-                    RunningExecution(
-                        execution_id=item.id,
-                        function=item.function,
-                        step=_STEPS[item.function][-1],
-                        since=now - timedelta(milliseconds=350),
-                    )
-                    for item in mine
-                ),
-            )
-        )
-    return workers
-
-
-def _register(store: Store, worker: Worker) -> None:
-    """Let a worker appear for a day; the last one has been silent for too long."""
-    is_lost = worker.id == "demo-3"
-    lease = timedelta(milliseconds=1) if is_lost else timedelta(hours=24)
-    store.beat(worker, lease=lease)
-    store.beat(replace(worker, state=WorkerState.RUNNING), lease=lease)
 
 
 def _attempt(
