@@ -278,10 +278,22 @@ if TYPE_CHECKING:
         EXECUTION_NAMES as EXECUTION_NAMES,
     )
     from worchflow_core.wire import (
+        attempt_from_wire as attempt_from_wire,
+    )
+    from worchflow_core.wire import (
+        attempt_to_wire as attempt_to_wire,
+    )
+    from worchflow_core.wire import (
         execution_from_wire as execution_from_wire,
     )
     from worchflow_core.wire import (
         execution_to_wire as execution_to_wire,
+    )
+    from worchflow_core.wire import (
+        failure_from_wire as failure_from_wire,
+    )
+    from worchflow_core.wire import (
+        failure_to_wire as failure_to_wire,
     )
     from worchflow_core.wire import (
         fields_to_wire as fields_to_wire,
@@ -390,8 +402,12 @@ _HOMES = {
     ),
     "wire": (
         "EXECUTION_NAMES",
+        "attempt_from_wire",
+        "attempt_to_wire",
         "execution_from_wire",
         "execution_to_wire",
+        "failure_from_wire",
+        "failure_to_wire",
         "fields_to_wire",
         "step_from_wire",
         "step_to_wire",

@@ -20,7 +20,7 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.events import Event
-from worchflow_core.failures import failure_of, is_final
+from worchflow_core.failures import failure_of, is_final, members_of
 from worchflow_core.functions import Function
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
@@ -126,7 +126,9 @@ class Attempt:
             error = raised
         self._task = None
         await self._finish_steps()
-        return self._outcome(error, payload)
+        outcome = self._outcome(error, payload)
+        self.book.close()
+        return outcome
 
     async def _run_code(self) -> str:
         function, execution, around = self.function, self.execution, self._around
@@ -196,6 +198,10 @@ class Attempt:
                     self.function.id,
                 )
             return self._ended_by(signal)
+        for title in book.forgotten:
+            return self._failed(
+                NonRetriable(f"step {title!r} was called and never awaited; put await before it")
+            )
         return Outcome(
             status=Status.COMPLETED,
             result=payload,
@@ -226,11 +232,13 @@ class Attempt:
         failure = failure_of(error)
         failures = self.execution.failed_attempts + 1
         retry = self.function.retry
-        if failures > retry.retries or is_final(error) or error is self.book.exhausted:
+        members = members_of(error)
+        if failures > retry.retries or any(
+            is_final(member) or member is self.book.exhausted for member in members
+        ):
             return self._of(Status.FAILED, failure=failure, counts=True)
-        wait = (
-            error.delay if isinstance(error, RetryAfter) else retry.delay(failures, random.random())
-        )
+        asked = [member.delay for member in members if isinstance(member, RetryAfter)]
+        wait = max(asked) if asked else retry.delay(failures, random.random())
         due = self._around.journal.clock.now() + wait
         return self._of(Status.RETRYING, failure=failure, due_at=due, counts=True)
 
@@ -279,19 +287,10 @@ class _deadline:
 
 
 def _split(error: BaseException | None) -> tuple[list[ControlSignal], list[BaseException]]:
-    """Return the signals and the real errors in an exception, groups unwrapped."""
+    """Return the signals and the real errors in an exception; several errors stay one group."""
     if error is None:
         return [], []
-    if isinstance(error, ControlSignal):
-        return [error], []
-    if not isinstance(error, BaseExceptionGroup):
-        return [], [error]
-    signals: list[ControlSignal] = []
-    errors: list[BaseException] = []
-    for member in error.exceptions:
-        inner_signals, inner_errors = _split(member)
-        signals += inner_signals
-        errors += inner_errors
-    if len(errors) > 1 or (errors and not signals):
-        return signals, [error]
-    return signals, errors
+    members = members_of(error)
+    signals = [member for member in members if isinstance(member, ControlSignal)]
+    errors = [member for member in members if not isinstance(member, ControlSignal)]
+    return signals, [error] if len(errors) > 1 else errors

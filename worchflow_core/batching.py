@@ -16,6 +16,7 @@ class Batcher(Generic[ItemT, AnswerT]):
     Args:
         flush: writes many items and answers each, in order.
         limit: the most items of one flush.
+        flights: how many flushes may be under way at once.
         is_outage: tells errors of the backend, which concern all members of a flush alike, from
             those that one bad member may have caused; after the latter each member is flushed
             by itself, so that it alone is told.
@@ -26,13 +27,15 @@ class Batcher(Generic[ItemT, AnswerT]):
         flush: Callable[[Sequence[ItemT]], Awaitable[Sequence[AnswerT]]],
         *,
         limit: int = 500,
+        flights: int = 1,
         is_outage: Callable[[BaseException], bool],
     ) -> None:
         self._flush = flush
         self._limit = limit
+        self._flights = flights
         self._is_outage = is_outage
         self._waiting: list[tuple[ItemT, asyncio.Future[AnswerT]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
@@ -44,28 +47,32 @@ class Batcher(Generic[ItemT, AnswerT]):
 
         Cancelling the future does not stop a write that has left.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[AnswerT] = loop.create_future()
+        future: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._task is None:
-            self._task = loop.create_task(self._run())
+        if len(self._tasks) < self._flights:
+            self._start()
         return future
 
     async def drain(self) -> None:
         """Return once everything submitted so far was flushed."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._waiting and not self._tasks:  # what arrived last, or a task cancelled from outside
+            self._start()
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._waiting[: self._limit]
-                del self._waiting[: self._limit]
-                await self._send(batch)
-        finally:
-            self._task = None
-            if self._waiting:  # only when this task was cancelled from outside
-                self._task = asyncio.get_running_loop().create_task(self._run())
+        while self._waiting:
+            batch = self._waiting[: self._limit]
+            del self._waiting[: self._limit]
+            await self._send(batch)
 
     async def _send(self, batch: Sequence[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:
         try:

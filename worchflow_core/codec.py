@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -22,6 +22,8 @@ from pydantic_core import PydanticSerializationError
 
 from worchflow_core.errors import FunctionError, InvalidInput, NotSerializable
 from worchflow_core.models import Payload
+from worchflow_core.roundtrip import difference, not_finite, surrogate, unwritable
+from worchflow_core.typeddicts import modern
 
 MAX_DEPTH: Final = 64
 """How deep containers may nest."""
@@ -69,9 +71,7 @@ class Codec:
         except RecursionError:
             raise NotSerializable(f"{self.what} refers to itself or nests too deeply") from None
         except UnicodeEncodeError:
-            raise NotSerializable(
-                f"{self.what} holds a lone surrogate, which no UTF-8 text can; take it out"
-            ) from None
+            raise self._has_surrogate(value) from None
         if size > limit:
             raise InvalidInput(
                 f"{self.what} takes {size:,} bytes; at most {limit:,} are kept "
@@ -86,7 +86,10 @@ class Codec:
             InvalidInput: the text does not fit the declared type; the message names the path.
         """
         if self._adapter is None:
-            return None if payload is None else json.loads(payload)
+            try:
+                return None if payload is None else json.loads(payload)
+            except (ValueError, RecursionError) as error:
+                raise InvalidInput(f"{self.what} is not JSON: {error}") from None
         try:
             return self._adapter.validate_json("null" if payload is None else payload)
         except ValidationError as error:
@@ -118,7 +121,7 @@ class Codec:
         try:
             text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
-            self._refuse(value, value, str(error))
+            self._refuse(*unwritable(value, typed=False), str(error))
         loaded = json.loads(text)
         if loaded != value:
             self._compare(value, loaded)
@@ -135,29 +138,41 @@ class Codec:
                 f"{_reasons(error)}"
             ) from None
         except (PydanticSerializationError, ValueError) as error:
-            self._refuse(value, value, str(error))
+            if surrogate(value) is not None:
+                raise self._has_surrogate(value) from None
+            self._refuse(*unwritable(value, typed=True), str(error))
         if "NaN" in text or "Infinity" in text:
-            _refuse_constants(text, self.what)
+            self._refuse_constants(value, text)
         if type(loaded) is not type(value) or loaded != value:
             self._compare(value, loaded)
         return text, loaded
 
     def _compare(self, value: Any, loaded: Any) -> None:
-        path = _difference(value, loaded, "")
-        if path is not None:
-            self._refuse(value, loaded, "", path)
+        found = difference(value, loaded)
+        if found is not None:
+            self._refuse(*found, "")
 
-    def _refuse(self, value: Any, loaded: Any, why: str, path: str | None = None) -> Any:
-        if path is None:
-            path = _unserializable(value, "")
+    def _refuse(self, path: str, culprit: Any, why: str) -> NoReturn:
         where = f" at {path.lstrip('.')}" if path else ""
-        culprit = _at(value, path or "")
         hint = _hint(culprit, typed=self._adapter is not None)
         kind = type(culprit).__name__
         reason = f" ({why})" if why and not path else ""
         raise NotSerializable(
             f"{self.what} does not survive JSON{where}: it is of type {kind}{reason}; {hint}"
         ) from None
+
+    def _refuse_constants(self, value: Any, text: str) -> None:
+        try:
+            json.loads(text, parse_constant=_refuse_constant)
+        except ValueError as error:
+            self._refuse(*(not_finite(value) or ("", value)), str(error))
+
+    def _has_surrogate(self, value: Any) -> NotSerializable:
+        path = (surrogate(value) or "").lstrip(".")
+        return NotSerializable(
+            f"{self.what} holds a lone surrogate{f' at {path}' if path else ''}, which no UTF-8 "
+            "text can; take it out"
+        )
 
 
 def hash_input(function: str, data: Payload | None) -> str:
@@ -197,10 +212,7 @@ def _adapter(declared: Any, what: str) -> TypeAdapter[Any]:
 
 def _build_adapter(declared: Any) -> TypeAdapter[Any]:
     try:
-        if _has_config(declared):
-            adapter = TypeAdapter[Any](declared)
-        else:
-            adapter = TypeAdapter[Any](declared, config=ConfigDict(ser_json_inf_nan="constants"))
+        adapter = _plain_adapter(modern(declared))
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         first = str(error).splitlines()[0]
         raise FunctionError(
@@ -213,6 +225,12 @@ def _build_adapter(declared: Any) -> TypeAdapter[Any]:
             "store them elsewhere, or pass them as base64 text"
         )
     return adapter
+
+
+def _plain_adapter(declared: Any) -> TypeAdapter[Any]:
+    if _has_config(declared):
+        return TypeAdapter[Any](declared)
+    return TypeAdapter[Any](declared, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 _cached_adapter = lru_cache(maxsize=4096)(_build_adapter)
@@ -238,63 +256,6 @@ def _holds_bytes(schema: Any) -> bool:
     return isinstance(schema, (list, tuple)) and any(_holds_bytes(item) for item in schema)
 
 
-def _difference(value: Any, loaded: Any, path: str) -> str | None:
-    """Return the path of the first place where a value was changed by its round trip."""
-    if isinstance(value, (list, tuple)) and isinstance(loaded, (list, tuple)):
-        if len(value) != len(loaded):
-            return path
-        for index, (left, right) in enumerate(zip(value, loaded, strict=True)):
-            found = _difference(left, right, f"{path}[{index}]")
-            if found is not None:
-                return found
-        return None
-    if isinstance(value, dict) and isinstance(loaded, dict):
-        for key, left in value.items():
-            if key not in loaded:
-                return f"{path}.{key!r}"
-            found = _difference(left, loaded[key], f"{path}.{key}")
-            if found is not None:
-                return found
-        return None if len(value) == len(loaded) else path
-    try:
-        same = bool(value == loaded)
-    except Exception:  # a user's __eq__ may do anything
-        same = False
-    return None if same else path
-
-
-def _unserializable(value: Any, path: str) -> str:
-    """Return the path of the first place that JSON has no word for."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str) or not _is_plain(item):
-                return _unserializable(item, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            if not _is_plain(item):
-                return _unserializable(item, f"{path}[{index}]")
-    return path
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
-def _at(value: Any, path: str) -> Any:
-    """Return what stands at a path found by comparing, as far as it is known."""
-    current = value
-    for part in path.replace("[", ".[").split(".")[1:] if path else ():
-        try:
-            current = current[int(part[1:-1])] if part.startswith("[") else current[part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return current
-    return current
-
-
 def _hint(culprit: Any, *, typed: bool) -> str:
     if isinstance(culprit, (bytes, bytearray, memoryview)):
         return "store bytes elsewhere, or pass them as base64 text"
@@ -304,16 +265,11 @@ def _hint(culprit: Any, *, typed: bool) -> str:
         return "return a list"
     if isinstance(culprit, dict):
         return "keys must be text"
+    if isinstance(culprit, int) and culprit.bit_length() > 1024:
+        return "it has too many digits to be written; pass it as text"
     if typed:
         return "declare the type that is really returned"
     return "declare its type: annotate what is returned, or pass returns=... to step.run"
-
-
-def _refuse_constants(text: str, what: str) -> None:
-    try:
-        json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise NotSerializable(f"{what} does not survive JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from worchflow_core.errors import (
     ExecutionTimeout,
+    FunctionError,
     InvalidInput,
     NonDeterminismError,
     NonRetriable,
@@ -30,16 +31,28 @@ def failure_of(error: BaseException, *, reason: str | None = None) -> Failure:
 
 def is_final(error: BaseException) -> bool:
     """Return whether another attempt cannot help: the code or its data must change first."""
-    return isinstance(error, (NonRetriable, InvalidInput, ExecutionTimeout))
+    return isinstance(error, (NonRetriable, InvalidInput, FunctionError, ExecutionTimeout))
+
+
+def members_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group, however deep; an exception that is no group by itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for member in error.exceptions for leaf in members_of(member)]
 
 
 def _reason(error: BaseException) -> str:
+    reasons = [_own_reason(member) for member in members_of(error)]
+    return next((reason for reason in reasons if reason != "error"), "error")
+
+
+def _own_reason(error: BaseException) -> str:
     match error:
         case NotSerializable() | InvalidInput():
             return "not_serializable"
         case NonDeterminismError():
             return "non_deterministic"
-        case NonRetriable():
+        case NonRetriable() | FunctionError():
             return "not_retriable"
         case ExecutionTimeout():
             return "timeout"
@@ -53,7 +66,7 @@ def _failure(error: BaseException, reason: str, depth: int) -> Failure:
         cause = error.__context__
     return Failure(
         type=type_name(error),
-        message=trim(_message(error)),
+        message=trim(message_of(error)),
         traceback=trim(_traceback(error)) if depth == 0 else None,
         cause=_failure(cause, _reason(cause), depth + 1) if cause and depth < _CAUSES else None,
         reason=reason,
@@ -80,10 +93,11 @@ def trim(text: str) -> str:
     return f"{head}\n... {len(clean):,} characters in all, the middle left out ...\n{tail}"
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return an exception's text; never raises, whatever its own methods do."""
     try:
         return str(error)
-    except Exception as second:
+    except BaseException as second:
         return f"(its text cannot be made: {type(second).__name__})"
 
 
@@ -91,7 +105,7 @@ def _traceback(error: BaseException) -> str:
     try:
         own = _without_engine(error.__traceback__)
         return "".join(tracebacks.format_exception(type(error), error, own, limit=-50))
-    except Exception:
+    except BaseException:
         return "".join(tracebacks.format_tb(error.__traceback__, limit=-50))
 
 

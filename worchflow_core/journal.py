@@ -34,6 +34,9 @@ from worchflow_core.transitions import reopened_by_claim
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
 
+_FLIGHTS = 2
+"""Batches under way at once: while the store writes one, Python prepares the next."""
+
 _HOOKS: Mapping[Status, str] = {
     Status.COMPLETED: "worchflow_execution_completed",
     Status.FAILED: "worchflow_execution_failed",
@@ -76,8 +79,8 @@ class Journal:
         self.on_settled: list[Callable[[Execution], None]] = []
         self._plugins = plugins
         self._asides = Asides(queue, cache)
-        self._steps = Batcher(self._flush_steps, is_outage=_is_outage)
-        self._settles = Batcher(self._flush_settles, is_outage=_is_outage)
+        self._steps = Batcher(self._flush_steps, flights=_FLIGHTS, is_outage=_is_outage)
+        self._settles = Batcher(self._flush_settles, flights=_FLIGHTS, is_outage=_is_outage)
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -157,13 +160,28 @@ class Journal:
 
     # --- settling -------------------------------------------------------------------------------
 
-    async def settle(self, execution: Execution, change: Change, lease: Lease) -> Execution | None:
-        """Apply the end of an attempt; return the execution as it now is, None where superseded."""
+    async def settle(
+        self,
+        execution: Execution,
+        change: Change,
+        lease: Lease,
+        steps: Collection[StepRecord] = (),
+    ) -> Execution | None:
+        """Apply the end of an attempt; return the execution as it now is, None where superseded.
+
+        An execution that goes on later leaves its `steps` in the cache, where the next attempt
+        finds them; one that ends in its first attempt costs the cache nothing.
+        """
         settled = replace(execution, **change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((settled, change)))
         if not accepted:
             self.superseded(execution)
             return None
+        if self.cache is not None:
+            if not settled.status.is_final:
+                self._asides.put([step for step in steps if step.result is not None])
+            elif execution.steps_recorded is not None:
+                self._asides.drop([execution.id])
         self._tell_settled(settled)
         return settled
 
@@ -218,8 +236,6 @@ class Journal:
         self.reach("before_step_insert")
         answers = await self.store.record(steps)
         self.reach("after_step_insert")
-        if self.cache is not None:
-            self._asides.put([item for item in answers if item is not None and item.result])
         return answers
 
     async def _flush_settles(self, items: Sequence[tuple[Execution, Change]]) -> Sequence[bool]:
@@ -233,8 +249,6 @@ class Journal:
         settled = [item for item, _ in items if item.id not in refused]
         self._asides.mirror(settled)
         self.hint([item for item in settled if self._is_due(item)])
-        if self.cache is not None:
-            self._asides.drop([item.id for item in settled if item.status.is_final])
         return [item.id not in refused for item, _ in items]
 
     async def _insist(self, lease: Lease, write: Callable[[], Awaitable[T]]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any
 
 from worchflow_core import transitions
@@ -128,7 +128,7 @@ class Running:
             if outcome is None:
                 self._journal.superseded(execution)
             else:
-                await self._settle(execution, outcome)
+                await self._settle(execution, outcome, attempt.book.recorded.values())
         except Superseded:
             self._journal.superseded(execution)
         finally:
@@ -158,10 +158,12 @@ class Running:
         if not task.cancelled() and task.exception() is not None:
             logger.error("an attempt broke its runner", exc_info=task.exception())
 
-    async def _settle(self, execution: Execution, outcome: Outcome) -> None:
+    async def _settle(
+        self, execution: Execution, outcome: Outcome, steps: Collection[StepRecord] = ()
+    ) -> None:
         try:
             settled = await self._journal.settle(
-                execution, self._change(execution, outcome), self._lease
+                execution, self._change(execution, outcome), self._lease, steps
             )
         except Exception as error:  # the store refuses the outcome itself: too large, say
             refused = Outcome(status=Status.FAILED, failure=failure_of(error), counts=True)

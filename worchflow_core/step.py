@@ -97,13 +97,21 @@ class Step(StepFacts, Protocol):
             NonDeterminismError: the stored step does not fit the one asked for.
         """
 
-    def __call__(
-        self, title: str, **options: Any
-    ) -> Callable[[Callable[[], Awaitable[T] | T]], Awaitable[T]]:
+    def __call__(self, title: str, **options: Any) -> StepDecorator:
         """Run the decorated nested function as a step and rebind its name to the awaitable.
 
         `@step("Charge card")` over `async def charge(): ...`, then `receipt = await charge`.
         """
+
+
+class StepDecorator(Protocol):
+    """What `@step("title")` is: it turns a nested function into its awaitable result."""
+
+    @overload
+    def __call__(self, fn: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
+
+    @overload
+    def __call__(self, fn: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class BlockingStep(StepFacts, Protocol):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,13 +25,14 @@ from worchflow_core.errors import (
     NonRetriable,
     RetryAfter,
     StepOutcomeUnknown,
+    WorchflowError,
 )
-from worchflow_core.failures import failure_of, is_final
+from worchflow_core.failures import failure_of, is_final, message_of
 from worchflow_core.functions import declared_result
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import RetryPolicy, make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded
 from worchflow_core.validation import check_title
 
 running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
@@ -65,6 +67,7 @@ class StepBook:
         is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
+        pending: steps that were called and not yet awaited, by id.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class StepBook:
         self.is_abandoned = False
         self.exhausted: BaseException | None = None
         self.current: str | None = None
+        self.pending: dict[str, tuple[str, Coroutine[Any, Any, Any]]] = {}
         self.clock = clock
         self.plugins = plugins
         self._max_payload = max_payload
@@ -124,6 +128,8 @@ class StepBook:
                 "piece by piece: call both from the function itself"
             )
         if not callable(code):
+            if inspect.iscoroutine(code):
+                code.close()  # it will never be awaited, which Python would warn of
             raise InvalidInput(
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
@@ -183,6 +189,22 @@ class StepBook:
         """Let the next step call unwind with `signal`; the first signal stands."""
         if self.signal is None:
             self.signal = signal
+
+    def close(self) -> None:
+        """Let nothing more begin: the attempt has ended, whatever tasks it has left running."""
+        self.signal = Superseded("this attempt has ended")
+        self.is_abandoned = True
+        for _, call in self.pending.values():
+            call.close()
+
+    @property
+    def forgotten(self) -> list[str]:
+        """The titles of steps that were called and neither awaited nor cancelled."""
+        return [
+            title
+            for title, call in self.pending.values()
+            if inspect.getcoroutinestate(call) == inspect.CORO_CREATED
+        ]
 
     # --- replay ---------------------------------------------------------------------------------
 
@@ -295,10 +317,22 @@ class StepBook:
             if isinstance(error, RetryAfter)
             else call.policy.delay(count, random.random())
         )
-        self.stop(StepBackoff(now + wait, failure))
+        backoff = StepBackoff(now + wait, failure)
+        if isinstance(self.signal, StepBackoff) and backoff.wake_at < self.signal.wake_at:
+            self.signal = backoff  # of several branches the earliest wakes the execution
+        self.stop(backoff)
         self.was_raised = True
         assert self.signal is not None
         return self.signal
+
+
+def wrapped(call: StepCall, error: BaseException) -> Exception:
+    """Return what a step raised that is no `Exception` as one that is, so that it ends nobody."""
+    wrapper = WorchflowError(
+        f"step {call.title!r} raised {type(error).__name__}: {message_of(error)}"
+    )
+    wrapper.__cause__ = error
+    return wrapper
 
 
 def _caller() -> object:

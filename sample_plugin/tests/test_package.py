@@ -23,7 +23,7 @@ def test_audit_plugin_is_discovered() -> None:
         item for item in Worchflow(env_file=None).plugins.infos if item.name == "sample-audit"
     )
     assert info.distribution == "worchflow-sample"
-    assert "worchflow_step_completed" in info.hooks
+    assert info.hooks == ("worchflow_add_plugins",)
 
 
 def test_audit_file_tells_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worchflow_core.protocols import Queue, Store
+from worchflow_core import Queue, Store
 from worchflow_core.testing.contracts import QueueContract, StoreContract
 from worchflow_plugins.sqlite import SqliteQueue, SqliteStore
 

@@ -7,10 +7,15 @@ shortest complete backend to read.
 
 from __future__ import annotations
 
-from worchflow_core import Queue, Settings, StepCache, Store, hookimpl
+from typing import TYPE_CHECKING
+
+from worchflow_core import hookimpl
 from worchflow_plugins.memory.queue import MemoryQueue
 from worchflow_plugins.memory.step_cache import MemoryStepCache
 from worchflow_plugins.memory.store import MemoryStore
+
+if TYPE_CHECKING:
+    from worchflow_core import Queue, Settings, StepCache, Store
 
 __all__ = ["MemoryQueue", "MemoryStepCache", "MemoryStore"]
 

@@ -148,11 +148,6 @@ class MongoStore:
         with self._connection.guard:
             return await self._workers.bury(worker_ids, overdue=overdue)
 
-    async def forget(self, worker_ids: Collection[str]) -> None:
-        """Remove the records of dead workers."""
-        with self._connection.guard:
-            await self._workers.forget(worker_ids)
-
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Ask workers to stop taking work."""
         with self._connection.guard:

@@ -83,10 +83,6 @@ class Workers:
         dead = self._workers.find({"_id": {"$in": ids}, "state": _DEAD}, {"_id": 1})
         return [item["_id"] async for item in dead]
 
-    async def forget(self, worker_ids: Collection[str]) -> None:
-        """Remove the records of dead workers."""
-        await self._workers.delete_many({"_id": {"$in": list(worker_ids)}, "state": _DEAD})
-
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Note on workers that they are to stop taking work."""
         await self._workers.update_many(
@@ -117,8 +113,8 @@ def _renew(database: Database[Any], worker: Worker, lease: timedelta) -> Documen
 
 
 def _leave(database: Database[Any], worker: Worker) -> Beat:
-    database["workers"].delete_one({"_id": worker.id, "state": _ALIVE})
-    is_dead = database["workers"].find_one({"_id": worker.id}, {"_id": 1}) is not None
+    found = database["workers"].find_one_and_delete({"_id": worker.id}, {"state": 1})
+    is_dead = found is not None and found.get("state") == _DEAD
     return Beat(now=_server_time(database), is_alive=not is_dead)
 
 

@@ -18,8 +18,12 @@ _SENTINEL = "redis+sentinel"
 _SENTINEL_PORT = 26379
 
 
-def connect(url: str, *, answer_within: float) -> tuple[Client, Sentinel | None]:
+def connect(url: str, *, answer_within: float | None) -> tuple[Client, Sentinel | None]:
     """Return a client that tries each command once and waits so long for its answer.
+
+    Args:
+        url: where the server is.
+        answer_within: seconds; None where the caller limits the time himself.
 
     Raises:
         SettingsError: the URL cannot be used.
@@ -29,7 +33,7 @@ def connect(url: str, *, answer_within: float) -> tuple[Client, Sentinel | None]
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": answer_within,
-        "socket_connect_timeout": min(answer_within, 2.0),
+        "socket_connect_timeout": 2.0,
         "socket_keepalive": True,
     }
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worchflow_core import Finding
 from worchflow_plugins.redis.keys import Keys
-from worchflow_plugins.redis.link import Link
+from worchflow_plugins.redis.link import ANSWER_WITHIN, Link
 
 _OLDEST = (6, 2)
 
@@ -16,8 +17,9 @@ async def examine(link: Link, keys: Keys) -> Sequence[Finding]:
     """Return findings on version, memory, persistence and queue; changes nothing."""
     try:
         with link.translated():
-            facts: Mapping[str, Any] = await link.client.info()
-            length = await link.client.llen(keys.queue)
+            async with asyncio.timeout(ANSWER_WITHIN):
+                facts: Mapping[str, Any] = await link.client.info()
+                length = await link.client.llen(keys.queue)
     except ConnectionError as error:
         return [Finding(level="problem", subject="server", text=str(error))]
     return [

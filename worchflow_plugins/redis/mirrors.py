@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from worchflow_core import Execution, to_millis
 from worchflow_plugins.redis.keys import Keys
-from worchflow_plugins.redis.link import Command
+from worchflow_plugins.redis.packing import Command
 
 ENDED_KEPT = timedelta(days=1)
 """How long the keys of an execution that ended are kept, unless set otherwise."""
@@ -32,20 +32,15 @@ def commands(
         "updatedAt", to_millis(execution.updated_at),
     ]  # fmt: skip
     if with_data and execution.data is not None:
-        fields += ("eventData", encodable(execution.data))
+        fields += ("eventData", execution.data)
     if execution.result is not None:
-        fields += ("result", encodable(execution.result))
+        fields += ("result", execution.result)
     if execution.error is not None:
-        fields += ("error", encodable(execution.error.message))
+        fields += ("error", execution.error.message)
     yield tuple(fields)
     if execution.error is None and execution.failed_attempts:
         yield ("HDEL", key, "error")
     yield ("EXPIRE", key, ended_kept if execution.status.is_final else _ONGOING_KEPT)
-
-
-def encodable(text: str) -> str | bytes:
-    """Return a text that has a UTF-8 form; lone surrogates become question marks."""
-    return text if text.isascii() else text.encode("utf-8", "replace")
 
 
 def batches(executions: Sequence[Execution]) -> Iterator[Sequence[Execution]]:

@@ -15,8 +15,9 @@ from worchflow_plugins.redis.address import Client
 from worchflow_plugins.redis.breaker import Breaker
 from worchflow_plugins.redis.checks import examine
 from worchflow_plugins.redis.keys import Keys
-from worchflow_plugins.redis.link import LONGEST_WAIT, Command, Link
-from worchflow_plugins.redis.mirrors import ENDED_KEPT, batches, commands, encodable
+from worchflow_plugins.redis.link import LONGEST_WAIT, Link
+from worchflow_plugins.redis.mirrors import ENDED_KEPT, batches, commands
+from worchflow_plugins.redis.packing import Command
 
 logger = logging.getLogger("worchflow.redis")
 
@@ -86,12 +87,12 @@ class RedisQueue:
         for batch in batches(fresh):
             trip = self._mirror_commands(batch, with_data=True)
             # Last: a worker that pops an id finds its hash, and no late HSET undoes its end.
-            trip.append(("RPUSH", self._keys.queue, *(encodable(item.id) for item in batch)))
+            trip.append(("RPUSH", self._keys.queue, *(item.id for item in batch)))
             await self._run(trip)
         if astray:
-            lanes: dict[str, list[str | bytes]] = {}
+            lanes: dict[str, list[str]] = {}
             for item in astray:
-                lanes.setdefault(item.function, []).append(encodable(item.id))
+                lanes.setdefault(item.function, []).append(item.id)
             await self._run([("RPUSH", self._keys.lane(name), *ids) for name, ids in lanes.items()])
 
     async def pop(
@@ -158,7 +159,7 @@ class RedisQueue:
     async def _take_from(self, keys: Sequence[str], limit: int) -> list[Any]:
         found: list[Any] = []
         for key in list(keys):
-            answer: Any = await self._link.client.lpop(key, limit - len(found))
+            (answer,) = await self._link.run([("LPOP", key, limit - len(found))])
             found += answer or ()
             if len(found) >= limit:
                 break

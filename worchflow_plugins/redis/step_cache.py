@@ -13,8 +13,8 @@ from worchflow_plugins.redis.breaker import Breaker
 from worchflow_plugins.redis.checks import examine
 from worchflow_plugins.redis.entries import entry_of, step_of
 from worchflow_plugins.redis.keys import Keys
-from worchflow_plugins.redis.link import Command, Link
-from worchflow_plugins.redis.mirrors import encodable
+from worchflow_plugins.redis.link import Link
+from worchflow_plugins.redis.packing import Command
 
 _KEPT = timedelta(days=1)
 _BYTES_AT_ONCE = 8 * 1024 * 1024
@@ -65,7 +65,7 @@ class RedisStepCache:
         found: dict[str, Sequence[StepRecord]] = {}
         for start in range(0, len(executions), _EXECUTIONS_AT_ONCE):
             part = executions[start : start + _EXECUTIONS_AT_ONCE]
-            trip: list[Command] = [("HGETALL", self._steps_key(item.id)) for item in part]
+            trip: list[Command] = [("HGETALL", self._keys.steps(item.id)) for item in part]
             for execution, answer in zip(part, await self._run(trip), strict=True):
                 steps = _steps_of(execution, answer)
                 if steps:
@@ -81,7 +81,7 @@ class RedisStepCache:
                 continue
             entry = entry_of(step)
             size += len(entry)
-            hashes.setdefault(step.execution_id, []).extend((encodable(step.step_id), entry))
+            hashes.setdefault(step.execution_id, []).extend((step.step_id, entry))
             if size > _BYTES_AT_ONCE:
                 await self._put(hashes)
                 hashes, size = {}, 0
@@ -90,7 +90,7 @@ class RedisStepCache:
 
     async def drop(self, execution_ids: Collection[str]) -> None:
         """Forget the steps of executions that ended."""
-        keys = [self._steps_key(item) for item in execution_ids]
+        keys = [self._keys.steps(item) for item in execution_ids]
         for start in range(0, len(keys), _EXECUTIONS_AT_ONCE):
             part = keys[start : start + _EXECUTIONS_AT_ONCE]
             await self._run([("UNLINK", *part)])
@@ -98,14 +98,11 @@ class RedisStepCache:
     async def _put(self, hashes: Mapping[str, list[str | bytes | int]]) -> None:
         trip: list[Command] = []
         for execution_id, fields in hashes.items():
-            key = self._steps_key(execution_id)
+            key = self._keys.steps(execution_id)
             # Always both: a late HSET alone would bring back a key that never expires.
             trip.append(("HSET", key, *fields))
             trip.append(("EXPIRE", key, self._kept))
         await self._run(trip)
-
-    def _steps_key(self, execution_id: str) -> str | bytes:
-        return encodable(self._keys.steps(execution_id))
 
     async def _run(self, trip: Sequence[Command]) -> list[Any]:
         return await self._breaker.call(lambda: self._link.run(trip))

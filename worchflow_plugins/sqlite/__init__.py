@@ -1,18 +1,18 @@
 """One SQLite file as the store, and sockets beside it that wake workers: the default backends.
 
-`sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:path`. The driver is imported when a
-store is first opened. Steps are read from the file: a cache would only repeat it.
+`sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:path`; with `?mode=rw` a missing file
+is not created. The driver is imported when a store is first opened. Steps are read from the file:
+a cache would only repeat it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worchflow_core.hookspecs import hookimpl
+from worchflow_core import hookimpl
 
 if TYPE_CHECKING:
-    from worchflow_core.protocols import Queue, Store
-    from worchflow_core.settings import Settings
+    from worchflow_core import Queue, Settings, Store
     from worchflow_plugins.sqlite.queue import SqliteQueue
     from worchflow_plugins.sqlite.store import SqliteStore
 
@@ -28,7 +28,7 @@ def worchflow_open_store(url: str, settings: Settings) -> Store | None:
         return None
     from worchflow_plugins.sqlite.store import SqliteStore
 
-    return SqliteStore(url)
+    return SqliteStore(url, create="mode=rw" not in url.partition("?")[2].split("&"))
 
 
 @hookimpl(trylast=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import apsw
 
-from worchflow_core.models import Finding
+from worchflow_core import Finding
 from worchflow_plugins.sqlite.place import file_system
 from worchflow_plugins.sqlite.schema import VERSION
 

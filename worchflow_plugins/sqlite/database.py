@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import apsw
 
-from worchflow_core.errors import StoreUnavailable, StoreUnusable
+from worchflow_core import StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.checkpoints import Checkpoints
 from worchflow_plugins.sqlite.connection import begin, connect, patiently, roll_back
 from worchflow_plugins.sqlite.faults import as_store_error

@@ -10,8 +10,7 @@ from typing import Any
 
 import apsw
 
-from worchflow_core.clock import to_millis
-from worchflow_core.models import FINAL, Change, Created, Execution, Status
+from worchflow_core import FINAL, Change, Created, Execution, Status, to_millis
 from worchflow_plugins.sqlite.connection import Row, fetch, packed
 from worchflow_plugins.sqlite.rows import (
     DEFAULTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apsw
 
-from worchflow_core.errors import InvalidInput, StoreUnavailable, StoreUnusable
+from worchflow_core import InvalidInput, StoreUnavailable, StoreUnusable
 
 _PASSING: tuple[tuple[type[BaseException], str], ...] = (
     (apsw.BusyError, "another process has kept it locked for too long; see who writes to it"),

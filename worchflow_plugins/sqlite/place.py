@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from worchflow_core.errors import StoreUnavailable, StoreUnusable
+from worchflow_core import ConfigurationError, StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.schema import APPLICATION_ID, VERSION
 
 SCHEME = "sqlite:"
@@ -29,19 +29,17 @@ class Header:
 
 
 def path_of(url: str) -> str:
-    """Return the absolute path a URL names.
+    """Return the absolute path that a URL names, or a path itself.
 
     `sqlite:///relative.db`, `sqlite:////absolute.db` and `sqlite:path` are understood; what
-    follows a `?` is left out.
+    follows a `?` in a URL is left out.
     """
-    rest = url[len(SCHEME) :].partition("?")[0]
-    if rest.startswith("///"):
-        rest = rest[3:]
-    elif rest.startswith("//"):
-        rest = rest[2:]
-    path = unquote(rest)
-    if not path or path.endswith("/") or "\0" in path or path == ":memory:":
-        raise StoreUnusable(
+    path = url
+    if url.startswith(SCHEME):
+        rest = url.removeprefix(SCHEME).partition("?")[0]
+        path = unquote(rest[3:] if rest.startswith("///") else rest)
+    if not path or path.startswith("//") or path.endswith("/") or "\0" in path:
+        raise ConfigurationError(
             f"{url!r} names no file; give sqlite:///relative.db or sqlite:////absolute.db"
         )
     return os.path.abspath(os.path.expanduser(path))

@@ -8,8 +8,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from worchflow_core.models import Execution, Finding, Hint, QueueView
-from worchflow_plugins.sqlite.place import SCHEME, path_of
+from worchflow_core import Execution, Finding, Hint, QueueView
+from worchflow_plugins.sqlite.place import path_of
 from worchflow_plugins.sqlite.sockets import Ear, Poker
 
 
@@ -23,7 +23,7 @@ class SqliteQueue:
     keeps_hints = False
 
     def __init__(self, path: str) -> None:
-        self.path = path_of(path if path.startswith(SCHEME) else SCHEME + path)
+        self.path = path_of(path)
         self._poker = Poker(self.path)
         self._ear: Ear | None = None
 

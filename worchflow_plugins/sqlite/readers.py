@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import apsw
 
-from worchflow_core.errors import StoreUnavailable
+from worchflow_core import StoreUnavailable
 from worchflow_plugins.sqlite.connection import patiently
 from worchflow_plugins.sqlite.faults import as_input_error, as_store_error
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 import apsw
 
-from worchflow_core.models import Record
+from worchflow_core import Record
 from worchflow_plugins.sqlite.connection import fetch, packed
+from worchflow_plugins.sqlite.handle import Handle
 from worchflow_plugins.sqlite.writer import Kind
-
-if TYPE_CHECKING:
-    from worchflow_plugins.sqlite.store import SqliteStore
 
 
 def _insert(connection: apsw.Connection, members: Sequence[Sequence[Record]]) -> list[set[str]]:
@@ -77,28 +74,28 @@ _INSERT, _REPLACE, _DELETE = Kind(60, _insert), Kind(61, _replace), Kind(62, _de
 class SqliteRecords:
     """The records of one file."""
 
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
+    def __init__(self, file: Handle) -> None:
+        self._file = file
 
     async def insert(self, records: Sequence[Record]) -> Collection[str]:
         """Insert records whose (kind, key) is new; return the keys that were."""
-        new: set[str] = await self._store.write(_INSERT, records, weight=_weigh(records))
+        new: set[str] = await self._file.write(_INSERT, records, weight=_weigh(records))
         return new
 
     async def replace(self, records: Sequence[Record]) -> Collection[str]:
         """Replace each record whose stored version is `version - 1`; return the keys refused."""
-        refused: set[str] = await self._store.write(_REPLACE, records, weight=_weigh(records))
+        refused: set[str] = await self._file.write(_REPLACE, records, weight=_weigh(records))
         return refused
 
     async def delete(self, kind: str, keys: Collection[str]) -> None:
         """Delete records; missing ones are no error."""
-        await self._store.write(_DELETE, (kind, keys), weight=len(keys))
+        await self._file.write(_DELETE, (kind, keys), weight=len(keys))
 
     async def scan(
         self, kind: str, *, after: str = "", until: str | None = None, limit: int = 100
     ) -> Sequence[Record]:
         """Return records of a kind in key order, keys greater than `after` and below `until`."""
-        return await self._store.read(_scan, kind, after, until, limit)
+        return await self._file.read(_scan, kind, after, until, limit)
 
 
 def _weigh(records: Sequence[Record]) -> int:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.models import (
+from worchflow_core import (
     Attempt,
     Execution,
     Failure,
@@ -16,12 +15,12 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
     Worker,
-)
-from worchflow_core.wire import (
     attempt_from_wire,
     attempt_to_wire,
     failure_from_wire,
     failure_to_wire,
+    from_millis,
+    to_millis,
     worker_from_wire,
     worker_to_wire,
 )
@@ -254,9 +253,15 @@ def step_from(row: Row) -> StepRecord:
     )
 
 
-def worker_text(worker: Worker) -> str:
-    """Return what a worker says of itself, as its row keeps it."""
-    return _text(worker_to_wire(worker))
+def worker_row(worker: Worker) -> Row:
+    """Return the row of a worker: body, state, beat_at, lease_until, drain_requested_at."""
+    return [
+        _text(worker_to_wire(worker)),
+        worker.state.value,
+        _millis(worker.beat_at),
+        _millis(worker.lease_until),
+        _millis(worker.drain_requested_at),
+    ]
 
 
 def worker_from(row: Row) -> Worker:

@@ -8,7 +8,7 @@ id, which may be random: so the newest steps lie side by side in the file.
 
 from __future__ import annotations
 
-from worchflow_core.models import CLAIMABLE, FINAL, Status
+from worchflow_core import CLAIMABLE, FINAL, Status
 
 APPLICATION_ID = 0x576F7263
 """Stamped into the file, so that a database of another program is never taken for ours."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import apsw
 
-from worchflow_core.models import StepRecord, StepStatus
+from worchflow_core import StepRecord, StepStatus
 from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.rows import STEP_COLUMNS, step_from, step_row
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from worchflow_core.errors import StoreUnavailable
-from worchflow_core.models import (
+from worchflow_core import (
     Beat,
     Change,
+    Condition,
     Created,
     Execution,
     Finding,
+    Page,
+    Query,
+    Records,
     Status,
     StepRecord,
     Tally,
     Worker,
 )
-from worchflow_core.protocols import Records
-from worchflow_core.query import Condition, Page, Query
 from worchflow_plugins.sqlite import executions as _executions
 from worchflow_plugins.sqlite import queries, workers
 from worchflow_plugins.sqlite import steps as _steps
 from worchflow_plugins.sqlite.checking import examined
-from worchflow_plugins.sqlite.database import Database, acquire, release
-from worchflow_plugins.sqlite.place import SCHEME, path_of
+from worchflow_plugins.sqlite.handle import Handle
+from worchflow_plugins.sqlite.place import path_of
 from worchflow_plugins.sqlite.records import SqliteRecords
 from worchflow_plugins.sqlite.writer import Kind
 
@@ -39,7 +39,6 @@ _CREATE = Kind(10, _executions.create)
 _RECORD = Kind(20, _steps.record)
 _UPDATE = Kind(30, _executions.update)
 _BURY = Kind(40, workers.bury)
-_FORGET = Kind(41, workers.forget)
 _DRAIN = Kind(42, workers.drain)
 _DELETE = Kind(50, _executions.delete)
 _CLAIM = Kind(70, _executions.claim)
@@ -56,14 +55,13 @@ class SqliteStore:
     """
 
     def __init__(self, path: str, *, create: bool = True) -> None:
-        self.path = path_of(path if path.startswith(SCHEME) else SCHEME + path)
-        self.create_file = create
-        self._database: Database | None = None
-        self._records = SqliteRecords(self)
+        self.path = path_of(path)
+        self._file = Handle(self.path, create=create)
+        self._records = SqliteRecords(self._file)
 
     async def __aenter__(self) -> Self:
         """Open the file, creating what is missing."""
-        self._database = await asyncio.to_thread(acquire, self.path, create=self.create_file)
+        await self._file.open()
         return self
 
     async def __aexit__(
@@ -73,9 +71,7 @@ class SqliteStore:
         traceback: TracebackType | None,
     ) -> None:
         """Commit what waits and close the file."""
-        database, self._database = self._database, None
-        if database is not None:
-            await asyncio.to_thread(release, database)
+        await self._file.close()
 
     def describe(self) -> str:
         """Return kind and place."""
@@ -83,31 +79,18 @@ class SqliteStore:
 
     async def check(self) -> Sequence[Finding]:
         """Examine every page of the file, its log, and where it lies; takes a second per GB."""
-        return await self.read(examined, self.path)
+        return await self._file.read(examined, self.path)
 
     @property
     def records(self) -> Records:
         """The records kept in this store."""
         return self._records
 
-    def _opened(self) -> Database:
-        if self._database is None:
-            raise StoreUnavailable(f"{self.path} is not open; use it within `async with`")
-        return self._database
-
-    async def write(self, kind: Kind, member: Any, *, weight: int = 1) -> Any:
-        """Return the answer to one write once it is durable."""
-        return await self._opened().writer.write(kind, member, weight=weight)
-
-    async def read(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Return `work(connection, *arguments)`, run in a reading thread."""
-        return await self._opened().readers.read(work, *arguments)
-
     async def create(self, executions: Sequence[Execution]) -> Sequence[Created]:
         """Insert executions; answer for each, in order."""
         answers: list[Created] = []
         for piece in _pieces(executions):
-            answers += await self.write(_CREATE, piece, weight=_executions.weigh(piece))
+            answers += await self._file.write(_CREATE, piece, weight=_executions.weigh(piece))
         return answers
 
     async def claim(
@@ -123,69 +106,65 @@ class SqliteStore:
         if not functions or limit < 1 or (ids is not None and not ids):
             return []
         asked = _executions.Claim(owner=owner, functions=functions, limit=limit, now=now, ids=ids)
-        taken: list[Execution] = await self.write(_CLAIM, asked, weight=limit)
+        taken: list[Execution] = await self._file.write(_CLAIM, asked, weight=limit)
         return taken
 
     async def record(self, steps: Sequence[StepRecord]) -> Sequence[StepRecord | None]:
         """Store steps write-once; answer for each with the record that now stands."""
         answers: list[StepRecord | None] = []
         for piece in _pieces(steps):
-            answers += await self.write(_RECORD, piece, weight=_steps.weigh(piece))
+            answers += await self._file.write(_RECORD, piece, weight=_steps.weigh(piece))
         return answers
 
     async def update(self, changes: Sequence[Change]) -> Collection[str]:
         """Apply compare-and-sets, each by itself; return the ids that were refused."""
         refused: set[str] = set()
         for piece in _pieces(changes):
-            refused |= await self.write(_UPDATE, piece, weight=len(piece))
+            refused |= await self._file.write(_UPDATE, piece, weight=len(piece))
         return refused
 
     def beat(self, worker: Worker, *, lease: timedelta) -> Beat:
         """Renew a worker's lease; blocks, on a connection of its own."""
-        return self._opened().beat(lambda connection: workers.beat(connection, worker, lease))
+        return self._file.database.beat(lambda connection: workers.beat(connection, worker, lease))
 
     async def workers(self) -> Sequence[Worker]:
         """Return all workers, dead ones included."""
-        return await self.read(workers.read)
+        return await self._file.read(workers.read)
 
     async def bury(self, worker_ids: Collection[str], *, overdue: timedelta) -> Collection[str]:
         """Declare dead those whose lease ended `overdue` ago; return all that are dead."""
-        dead: set[str] = await self.write(_BURY, (worker_ids, overdue))
+        dead: set[str] = await self._file.write(_BURY, (worker_ids, overdue))
         return dead
-
-    async def forget(self, worker_ids: Collection[str]) -> None:
-        """Remove the records of dead workers."""
-        await self.write(_FORGET, worker_ids)
 
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Ask workers to stop taking work; their next beat brings it to them."""
-        await self.write(_DRAIN, (worker_ids, now))
+        await self._file.write(_DRAIN, (worker_ids, now))
 
     async def get(self, ids: Collection[str]) -> Sequence[Execution]:
         """Return the executions that exist among these ids."""
-        return await self.read(queries.get, ids)
+        return await self._file.read(queries.get, ids)
 
     async def steps(self, execution_ids: Collection[str]) -> Mapping[str, Sequence[StepRecord]]:
         """Return the steps by execution id, in order of `seq`, then `started_at`."""
-        return await self.read(_steps.read, execution_ids)
+        return await self._file.read(_steps.read, execution_ids)
 
     async def find(self, query: Query) -> Page:
         """Answer a query."""
-        return await self.read(queries.find, query)
+        return await self._file.read(queries.find, query)
 
     async def stats(self) -> Mapping[Status, int]:
         """Count executions by status."""
-        return await self.read(queries.stats)
+        return await self._file.read(queries.stats)
 
     async def tally(self, where: Sequence[Condition], *, bucket: timedelta) -> Sequence[Tally]:
         """Count ended executions by function, status and `finished_at` rounded down."""
-        return await self.read(queries.tally, where, bucket)
+        return await self._file.read(queries.tally, where, bucket)
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions and their steps; return the ids that are gone."""
         gone: set[str] = set()
         for piece in _pieces(list(ids)):
-            gone |= await self.write(_DELETE, piece, weight=len(piece))
+            gone |= await self._file.write(_DELETE, piece, weight=len(piece))
         return gone
 
 

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 
 import apsw
 
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.models import Beat, Worker, WorkerState
+from worchflow_core import Beat, Worker, beaten, from_millis, to_millis
 from worchflow_plugins.sqlite.connection import fetch, packed
-from worchflow_plugins.sqlite.rows import worker_from, worker_text
+from worchflow_plugins.sqlite.rows import worker_from, worker_row
 
 _MILLI = timedelta(milliseconds=1)
 _COLUMNS = "body, state, beat_at, lease_until, drain_requested_at"
@@ -24,21 +23,19 @@ def _now() -> int:
 
 def beat(connection: apsw.Connection, worker: Worker, lease: timedelta) -> Beat:
     """Renew the lease of a worker, within a transaction of the caller's."""
-    now = _now()
-    rows = fetch(connection, "state, drain_requested_at", "FROM workers WHERE id = ?", (worker.id,))
-    state, drain = rows[0] if rows else (None, None)
-    is_dead = state == WorkerState.DEAD
-    if worker.state is WorkerState.STOPPED:
-        if not is_dead:
-            connection.execute("DELETE FROM workers WHERE id = ?", (worker.id,))
-        return Beat(now=from_millis(now), is_alive=not is_dead)
-    if is_dead or (state is None and worker.state is not WorkerState.STARTING):
-        return Beat(now=from_millis(now), is_alive=False)
-    connection.execute(
-        "INSERT OR REPLACE INTO workers"
-        " (id, state, beat_at, lease_until, drain_requested_at, body) VALUES (?, ?, ?, ?, ?, ?)",
-        (worker.id, worker.state.value, now, now + lease // _MILLI, drain, worker_text(worker)),
-    )
+    now = from_millis(_now())
+    rows = fetch(connection, _COLUMNS, "FROM workers WHERE id = ?", (worker.id,))
+    known = worker_from(rows[0]) if rows else None
+    renewed, is_alive = beaten(known, worker, now=now, lease=lease)
+    if renewed is None:
+        connection.execute("DELETE FROM workers WHERE id = ?", (worker.id,))
+    elif is_alive:
+        connection.execute(
+            f"INSERT OR REPLACE INTO workers (id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+            (worker.id, *worker_row(renewed)),
+        )
+    if renewed is None or not is_alive:
+        return Beat(now=now, is_alive=is_alive)
     cancels = fetch(
         connection,
         "id",
@@ -46,10 +43,10 @@ def beat(connection: apsw.Connection, worker: Worker, lease: timedelta) -> Beat:
         (worker.id,),
     )
     return Beat(
-        now=from_millis(now),
+        now=now,
         is_alive=True,
         cancels=tuple(row[0] for row in cancels),
-        is_drain_requested=drain is not None,
+        is_drain_requested=renewed.drain_requested_at is not None,
     )
 
 
@@ -78,16 +75,6 @@ def bury(
         )
         answers.append({row[0] for row in dead})
     return answers
-
-
-def forget(connection: apsw.Connection, members: Sequence[Collection[str]]) -> list[None]:
-    """Remove the records of dead workers."""
-    ids = packed(list({key for member in members for key in member}))
-    connection.execute(
-        "DELETE FROM workers WHERE state = 'dead' AND id IN (SELECT value FROM json_each(?))",
-        (ids,),
-    )
-    return [None] * len(members)
 
 
 def drain(

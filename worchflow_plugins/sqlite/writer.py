@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from worchflow_core.errors import StoreUnavailable, StoreUnusable
+from worchflow_core import StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.connection import begin, roll_back
 from worchflow_plugins.sqlite.faults import as_input_error, as_store_error
 

@@ -1,0 +1,131 @@
+"""What a type checker has to know of the public face. Checked by mypy, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, assert_type
+
+from worchflow_core import (
+    BlockingClient,
+    BlockingStep,
+    Client,
+    Event,
+    Execution,
+    ExecutionHandle,
+    Failure,
+    Function,
+    Resource,
+    Send,
+    Step,
+    Worchflow,
+    function,
+    hookimpl,
+)
+from worchflow_core.testing import Harness, Run
+
+
+@dataclass
+class Payment:
+    amount: int
+
+
+@dataclass
+class Receipt:
+    id: str
+
+
+async def charge(payment: Payment) -> Receipt:
+    return Receipt(str(payment.amount))
+
+
+def validate(payment: Payment) -> Payment:
+    return payment
+
+
+@function(id="pay", retries=3, retry_delay="1s", timeout=timedelta(minutes=5), tags=["money"])
+async def pay(event: Event[Payment], step: Step) -> Receipt:
+    assert_type(event.data, Payment)
+    payment = await step.run("Validate", validate, event.data)
+    assert_type(payment, Payment)
+    first = await step.run("Charge", charge, payment, timeout="30s", once=True)
+    assert_type(first, Receipt)
+    second = await step.run("Charge again", lambda: charge(payment))
+    assert_type(second, Receipt)
+    both = await asyncio.gather(
+        step.run("Left", charge, payment, key="left"), step.run("Right", validate, payment)
+    )
+    assert_type(both, tuple[Receipt, Payment])
+
+    @step("Nested")
+    async def nested() -> int:
+        return 1
+
+    assert_type(await nested, int)
+    await step.run("Wrong", charge, "text")  # type: ignore[arg-type]
+    return first
+
+
+@function
+def count(event: Event[list[int]], step: BlockingStep) -> int:
+    total = step.run("Add up", sum, event.data)
+    assert_type(total, int)
+    return total
+
+
+def open_pool() -> Any: ...
+
+
+@function
+async def with_pool(event: Event[str], step: Step, *, pool: str = Resource(open_pool)) -> str:
+    return pool
+
+
+assert_type(pay, Function[Payment, Receipt])
+assert_type(count, Function[list[int], int])
+assert_type(with_pool, Function[str, str])
+
+
+@function
+async def typed_cron(event: Event[Any], step: Step) -> None: ...
+
+
+@function(on_failure=typed_cron, on_success="pay", cron="0 3 * * *", tz="Europe/Paris")
+async def nightly(event: Event[Any], step: Step) -> None: ...
+
+
+async def client_is_typed(client: Client) -> None:
+    handle = await client.send(pay, Payment(1))
+    assert_type(handle, ExecutionHandle[Receipt])
+    assert_type(await handle.result(timeout="1m"), Receipt)
+    await client.send(pay, "text")  # type: ignore[misc]
+    by_name = await client.send("pay", {"amount": 1}, id="one", delay=5)
+    assert_type(by_name, ExecutionHandle[Any])
+    many = await client.send_many([Send(function=pay, data=Payment(1))])
+    assert_type(many, list[ExecutionHandle[Any]])
+    assert_type(await client.get("one"), Execution)
+
+
+def blocking_client_is_typed(client: BlockingClient) -> None:
+    assert_type(client.send(pay, Payment(1)).result(timeout=1), Receipt)
+    assert_type(client.get("one"), Execution)
+    assert_type(client.retry("one"), Execution)
+
+
+async def application_opens() -> None:
+    async with Worchflow(functions=[pay, count], env_file=None) as app:
+        assert_type(app.client, Client)
+        await app.worker.run(burst=True)
+
+
+def harness_is_typed(harness: Harness) -> None:
+    run = harness.run(pay, Payment(1), stub={"Charge": Receipt("x")}, crash_after="Validate")
+    assert_type(run, Run[Receipt])
+    assert_type(run.result, Receipt)
+    assert_type(harness.run("pay").result, Any)
+
+
+@hookimpl
+def worchflow_execution_failed(execution: Execution, failure: Failure) -> None:
+    assert_type(failure.message, str)

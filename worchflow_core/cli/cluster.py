@@ -1,0 +1,256 @@
+"""`functions` and `workers`: what can be run, and who runs it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worchflow_core.cli import exits, output
+from worchflow_core.cli.flags import flags_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worchflow_core.catalog import FunctionInfo
+    from worchflow_core.cli.flags import Flags
+    from worchflow_core.client import Client
+    from worchflow_core.models import Worker
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this family."""
+    app.command("functions")(functions)
+    app.command("workers")(workers)
+
+
+def functions(
+    ctx: typer.Context,
+    schema: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print the JSON schema of its event data.")
+    ] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Count what ended in a day.")] = False,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Also those of packages installed here.")
+    ] = False,
+) -> None:
+    """List the functions that workers have described to the store.
+
+    Where none has, or with --installed or -m, those found on this machine are listed too.
+    """
+    from worchflow_core.cli.opening import existing, load_app, require_file, run_async
+
+    flags = flags_of(ctx)
+    is_local = installed or bool(flags.module)
+
+    async def main() -> None:
+        try:
+            require_file(load_app(flags, functions=()))
+        except exits.CommandError:  # nothing was sent yet; what is installed can still be told
+            await _functions(_installed(flags), None, schema, flags)
+            return
+        async with existing(flags) as app:
+            known = {item.id: item for item in await app.client.functions()}
+            if is_local or not known:
+                known = {item.id: item for item in _installed(flags)} | known
+            listed = [known[name] for name in sorted(known)]
+            await _functions(listed, app.client, schema, flags, with_counts=stats)
+
+    run_async(main())
+
+
+def _installed(flags: Flags) -> list[FunctionInfo]:
+    from worchflow_core.catalog import describe
+    from worchflow_core.cli.opening import load_app
+
+    return [describe(item) for item in load_app(flags).registry]
+
+
+async def _functions(
+    known: Sequence[FunctionInfo],
+    client: Client | None,
+    schema: str | None,
+    flags: Flags,
+    *,
+    with_counts: bool = False,
+) -> None:
+    if schema is not None:
+        info = next((item for item in known if item.id == schema), None)
+        if info is None:
+            names = ", ".join(item.id for item in known) or "none"
+            raise exits.CommandError(
+                f"no function {schema!r}; there are: {names}", code=exits.NOT_FOUND
+            )
+        output.document(info.schema if info.schema is not None else {})
+        return
+    live: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
+    if client is not None:
+        from worchflow_core.doctor import live_workers_with
+
+        workers = await client.workers()
+        live = {item.id: len(live_workers_with(item.id, workers)) for item in known}
+    if client is not None and with_counts:
+        since = datetime.now(UTC) - timedelta(days=1)
+        for tally in await client.tally(since=since, bucket=timedelta(days=1)):
+            row = counts.setdefault(tally.function, {})
+            row[tally.status.value] = row.get(tally.status.value, 0) + tally.count
+    if flags.json:
+        items = [_function_document(item, live, counts, with_counts) for item in known]
+        output.document({"items": items, "total": len(items)})
+    elif known:
+        _function_table(known, live, counts, with_counts=with_counts)
+    elif not flags.quiet:
+        output.say("no functions; install a package that has some, or name a module with -m")
+
+
+def _function_document(
+    item: FunctionInfo, live: dict[str, int], counts: dict[str, dict[str, int]], counted: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "id": item.id,
+        "description": item.description,
+        "schema": item.schema,
+        "cron": item.cron,
+        "zone": item.zone,
+        "retries": item.retries,
+        "timeout": item.timeout,
+        "distribution": item.distribution,
+        "version": item.version,
+        "source": item.source,
+        "tags": list(item.tags),
+        "workers": live.get(item.id, 0),
+    }
+    return {**document, "ended": counts.get(item.id, {})} if counted else document
+
+
+def _function_table(
+    known: Sequence[FunctionInfo],
+    live: dict[str, int],
+    counts: dict[str, dict[str, int]],
+    *,
+    with_counts: bool,
+) -> None:
+    from worchflow_core.cli.tables import Column, table
+    from worchflow_core.words import printable
+
+    columns = [
+        Column(title="FUNCTION", shrinks=True),
+        Column(title="PACKAGE", shrinks=True),
+        Column(title="SCHEDULE"),
+        Column(title="RETRIES", is_number=True),
+        Column(title="WORKERS", is_number=True),
+    ]
+    names = ("completed", "failed", "cancelled") if with_counts else ()
+    columns += [Column(title=name.upper(), is_number=True) for name in names]
+    columns.append(Column(title="DESCRIPTION", shrinks=True))
+    rows = []
+    for item in known:
+        package = f"{item.distribution} {item.version}" if item.distribution else item.source
+        ended = counts.get(item.id, {})
+        rows.append(
+            [
+                printable(item.id),
+                printable(package, 60),
+                printable(item.cron or "-"),
+                str(item.retries),
+                str(live.get(item.id, 0)),
+                *(f"{ended.get(name, 0):,}" for name in names),
+                printable(item.description, 80),
+            ]
+        )
+    for line in table(columns, rows):
+        output.data(line)
+
+
+def workers(
+    ctx: typer.Context,
+    drain: Annotated[
+        str | None, typer.Option(metavar="ID", help="Ask a worker to take no more and leave.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, once a second.")] = False,
+) -> None:
+    """List workers, or ask one to leave."""
+    import asyncio
+    import sys
+
+    from worchflow_core.cli.opening import existing, run_async
+
+    flags = flags_of(ctx)
+
+    async def main() -> None:
+        if drain is not None:
+            async with existing(flags) as app:
+                chosen = _worker(await app.client.workers(), drain)
+                await app.client.drain([chosen.id])
+                output.say(f"asked {chosen.name} ({chosen.id}) to take no more and leave")
+            return
+        async with existing(flags) as app:
+            is_live = output.is_terminal(sys.stdout) and not flags.json
+            while True:
+                if watch and is_live:
+                    output.clear()
+                _print_workers(await app.client.workers(), flags, lines=watch and not is_live)
+                if not watch:
+                    return
+                await asyncio.sleep(1.0)
+
+    run_async(main())
+
+
+def _worker(known: Sequence[Worker], text: str) -> Worker:
+    exact = [item for item in known if text in (item.id, item.name)]
+    found = exact or [item for item in known if len(text) >= 6 and item.id.startswith(text)]
+    if not found:
+        names = ", ".join(f"{item.id} ({item.name})" for item in known) or "none"
+        raise exits.CommandError(f"no worker {text!r}; there are: {names}", code=exits.NOT_FOUND)
+    if len(found) > 1:
+        raise exits.CommandError(
+            f"several workers fit {text!r}", details=tuple(item.id for item in found)
+        )
+    return found[0]
+
+
+def _print_workers(known: Sequence[Worker], flags: Flags, *, lines: bool) -> None:
+    from worchflow_core.cli import shapes
+    from worchflow_core.cli.tables import Column, table
+    from worchflow_core.doctor import is_live
+    from worchflow_core.words import human_age, printable
+
+    now = datetime.now(UTC)
+    if flags.json or lines:
+        items = [shapes.worker(item, is_live=is_live(item, now)) for item in known]
+        output.document({"items": items, "total": len(items)}, lines=lines)
+        return
+    if not known:
+        if not flags.quiet:
+            output.say("no workers; start one: worchflow worker")
+        return
+    columns = [
+        Column(title="STATE"),
+        Column(title="NAME", shrinks=True),
+        Column(title="ID"),
+        Column(title="RUNNING", is_number=True),
+        Column(title="BEAT", is_number=True),
+        Column(title="UP", is_number=True),
+        Column(title="VERSION"),
+        Column(title="FUNCTIONS", shrinks=True),
+    ]
+    rows = []
+    for item in known:
+        state = item.state.value if is_live(item, now) else "dead"
+        rows.append(
+            [
+                output.status(state),
+                printable(item.name),
+                printable(item.id)[:12],
+                f"{len(item.running)}/{item.concurrency}",
+                human_age(item.beat_at, now) if item.beat_at else "-",
+                human_age(item.started_at, now).removesuffix(" ago"),
+                printable(item.version),
+                printable(", ".join(item.functions)),
+            ]
+        )
+    for line in table(columns, rows):
+        output.data(line)
