@@ -202,6 +202,9 @@ if TYPE_CHECKING:
     from worchflow_core.models import (
         WorkerState as WorkerState,
     )
+    from worchflow_core.plugins import (
+        Plugins as Plugins,
+    )
     from worchflow_core.protocols import (
         Queue as Queue,
     )
@@ -385,6 +388,7 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "settings": ("Settings", "load_settings", "mask_url"),

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from worchflow_core import InvalidInput, Status, StoreUnavailable
-from worchflow_core.filters import ORDERS
 from worchflow_plugins.dashboard import openapi as o
 from worchflow_plugins.dashboard.actions import Actions, Verb
 from worchflow_plugins.dashboard.parameters import (
@@ -120,9 +119,7 @@ class Api:
         choice = parse_choice(query, others=("limit", "skip", "order"))
         limit = parse_whole(query, "limit", 50, 1, LIMIT_MAX)
         skip = parse_whole(query, "skip", 0, 0, SKIP_MAX)
-        order = query.get("order", "created_at")
-        if order not in ORDERS:
-            raise InvalidInput(f"order is {order[:80]!r}; give one of {', '.join(ORDERS)}")
+        order = query.get("order", "created_at")[:80]
         listing = await self._reader.listing(choice, limit=limit, skip=skip, order=order)
         return JSONResponse(
             {

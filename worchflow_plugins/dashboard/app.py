@@ -8,8 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worchflow_core import Client, ConfigurationError, Worchflow, __version__
-from worchflow_core.plugins import Plugins
+from worchflow_core import Client, ConfigurationError, Plugins, Worchflow, __version__
 from worchflow_plugins.dashboard.actions import Actions
 from worchflow_plugins.dashboard.api import Api
 from worchflow_plugins.dashboard.assets import Assets

@@ -88,8 +88,7 @@ def add_command(cli: typer.Typer) -> None:
             insecure=insecure,
             opens=open_browser,
         )
-        overrides = {"store_url": "memory:"} if demo else _overrides(context)
-        asyncio.run(serve(overrides, serving, demo=demo))
+        asyncio.run(serve_demo(serving) if demo else serve(_overrides(context), serving))
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
@@ -99,14 +98,19 @@ def _overrides(context: typer.Context) -> dict[str, Any]:
     return dict(overrides) if isinstance(overrides, dict) else {}
 
 
-async def serve(overrides: dict[str, Any], serving: Serving, *, demo: bool = False) -> None:
+async def serve(overrides: dict[str, Any], serving: Serving) -> None:
     """Open the application, serve until stopped."""
     async with Worchflow(overrides=overrides) as app:
-        if not demo:
-            await run_server(guarded(app, serving), serving)
-            return
-        from worchflow_plugins.dashboard.demo import keep_alive, seed
+        await run_server(guarded(app, serving), serving)
 
+
+async def serve_demo(serving: Serving) -> None:
+    """Serve made-up executions from memory until stopped."""
+    from worchflow_plugins.dashboard.demo import keep_alive, seed
+    from worchflow_plugins.dashboard.demo.functions import FUNCTIONS
+
+    overrides = {"store_url": "memory:"}
+    async with Worchflow(overrides=overrides, functions=FUNCTIONS) as app:
         await seed(app.journal.store)
         beating = asyncio.create_task(keep_alive(app.journal.store))
         try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from worchflow_core import Client, Settings, StoreUnavailable, Worchflow, WorchflowError
-from worchflow_core.plugins import Plugins
+from worchflow_core import Client, Plugins, Settings, StoreUnavailable, Worchflow, WorchflowError
 
 
 class Source:

@@ -23,8 +23,7 @@ from worchflow_core import (
     from_millis,
     to_millis,
 )
-from worchflow_core.catalog import publish
-from worchflow_plugins.dashboard.demo.functions import FUNCTIONS, STEPS
+from worchflow_plugins.dashboard.demo.functions import STEPS
 from worchflow_plugins.dashboard.demo.maker import Maker
 
 _PART = 500
@@ -40,7 +39,9 @@ _NOW: tuple[Status, ...] = (
 
 
 async def seed(store: Store, count: int = 2000, *, seed: int = 7, hours: float = 24.0) -> None:
-    """Write `count` executions with steps, five functions and four workers into a store.
+    """Write `count` executions with steps, and four workers, into a store.
+
+    The functions are `demo.functions.FUNCTIONS`; an application given them knows their schemas.
 
     Args:
         store: an open store, best an empty one.
@@ -61,7 +62,6 @@ async def seed(store: Store, count: int = 2000, *, seed: int = 7, hours: float =
             ]
         await write(store, made)
         running += [execution for execution, _ in made if execution.owner is not None]
-    await publish(FUNCTIONS, store.records)
     for worker in _workers(now, running):
         await asyncio.to_thread(_register, store, worker)
 
