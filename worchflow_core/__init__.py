@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from worchflow_core.codec import (
         parse_json as parse_json,
     )
+    from worchflow_core.doctor import (
+        diagnose as diagnose,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -336,6 +339,7 @@ _HOMES = {
     "client": ("Client", "ExecutionHandle", "Send"),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
+    "doctor": ("diagnose",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
