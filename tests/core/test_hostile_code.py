@@ -346,7 +346,7 @@ def test_resource_that_cannot_be_opened_is_one_clear_error(kind: str) -> None:
     opener = {"raises": raising, "no manager": nothing, "enter raises": entering}[kind]
 
     @function
-    async def needy(event: Event[Any], step: Step, pool: Any = Resource(opener)) -> None:  # noqa: B008
+    async def needy(event: Event[Any], step: Step, pool: Any = Resource(opener)) -> None:
         return None
 
     async def main() -> None:

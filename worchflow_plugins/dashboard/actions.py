@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,11 +24,12 @@ from worchflow_plugins.dashboard.parameters import (
     parse_cursor,
 )
 from worchflow_plugins.dashboard.reader import Reader
-from worchflow_plugins.dashboard.schema import Problem, problems
 from worchflow_plugins.dashboard.source import Source
 
 PART = 500
 """How many executions one request changes at the most; the answer says where to go on."""
+
+_PROBLEMS_MAX = 20
 
 _POSSIBLE: Mapping[str, tuple[Status, ...]] = {
     "retry": (Status.FAILED, Status.CANCELLED),
@@ -45,10 +46,10 @@ class DataDoesNotFit(InvalidInput):
         problems: where, and why.
     """
 
-    def __init__(self, function: str, found: list[Problem]) -> None:
-        lines = "; ".join(f"{item.path or 'data'}: {item.message}" for item in found)
+    def __init__(self, function: str, found: Sequence[tuple[str, str]]) -> None:
+        self.problems = list(found[:_PROBLEMS_MAX])
+        lines = "; ".join(f"{path[:200]}: {message[:500]}" for path, message in self.problems)
         super().__init__(f"event data does not fit {function}: {lines}")
-        self.problems = found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class Actions:
                 f"no worker has a function {name!r}; there are: {names}. "
                 "Send with force to queue it until one has."
             )
-        found = problems(info.schema, data)
+        found = info.problems(data)
         if found:
             raise DataDoesNotFit(name, found)
 

@@ -92,10 +92,14 @@ def add_command(cli: typer.Typer) -> None:
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
-    """Return the settings that global flags gave, where the command line keeps them."""
-    given = getattr(context.find_root(), "obj", None)
-    overrides = getattr(given, "overrides", given)
-    return dict(overrides) if isinstance(overrides, dict) else {}
+    """Return the settings that the flags of all commands gave; `--prefix` is a path here."""
+    given = context.meta.get("worchflow.flags", {})
+    modules = ",".join(given.get("module", ())) or None
+    return {
+        "modules": modules,
+        "store_url": given.get("store_url"),
+        "queue_url": given.get("queue_url"),
+    }
 
 
 async def serve(overrides: dict[str, Any], serving: Serving) -> None:

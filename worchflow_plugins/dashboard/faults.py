@@ -48,7 +48,7 @@ def add_handlers(app: FastAPI, page: Page) -> None:
     async def known(request: Request, error: Exception) -> Response:
         status = next(code for kind, code in _CODES if isinstance(error, kind))
         if isinstance(error, DataDoesNotFit):
-            found = [{"path": item.path, "message": item.message} for item in error.problems]
+            found = [{"path": path, "message": message} for path, message in error.problems]
             return await answer(request, status, str(error), problems=found)
         if status == 503:
             logger.warning("the store does not answer: %s", error)

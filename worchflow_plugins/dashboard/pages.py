@@ -21,7 +21,7 @@ from worchflow_plugins.dashboard.listpage import list_view
 from worchflow_plugins.dashboard.parameters import Choice, check_names
 from worchflow_plugins.dashboard.reader import Reader
 from worchflow_plugins.dashboard.rendering import Frame, View
-from worchflow_plugins.dashboard.schema import field_list, starter
+from worchflow_plugins.dashboard.schema import field_list
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.source import Source
 from worchflow_plugins.dashboard.ui import Ui
@@ -135,7 +135,7 @@ class Pages:
             is_redacted = self._shapes.redact is not None
         name = name or (functions[0].id if functions else "")
         info = next((item for item in functions if item.id == name), None)
-        template = json.dumps(starter(info.schema if info else None), indent=2, ensure_ascii=False)
+        template = json.dumps(info.template() if info else {}, indent=2, ensure_ascii=False)
         fields = field_list(info.schema) if info else []
         shown = View(
             template="send.html",
