@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,8 +8,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from worchflow_core import Queue, StepCache
+from worchflow_core import Hint, Queue, Status, StepCache
 from worchflow_core.testing.contracts import QueueContract, StepCacheContract
+from worchflow_core.testing.contracts.samples import execution
 from worchflow_core.testing.servers import RedisServer
 from worchflow_plugins.redis import RedisQueue, RedisStepCache
 
@@ -77,3 +79,17 @@ class TestOldRedisStepCache(TestRedisStepCache):
     @pytest.fixture(autouse=True)
     def _server(self, old_redis_server: RedisServer) -> None:
         self.url = old_redis_server.url
+
+
+def test_what_outside_readers_see_can_be_read_back(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        async with fresh_queue(redis_server.url) as queue:
+            assert isinstance(queue, RedisQueue)
+            await queue.push([Hint(execution=execution("a/1", data='{"x":"\u00e9"}'))])
+            seen = await queue.mirrored("a/1")
+            assert seen["id"] == "a/1"
+            assert seen["eventData"] == '{"x":"\u00e9"}'
+            assert await queue.mirrored("b") == {}
+            await queue.mirror([execution("a/1", status=Status.COMPLETED)])
+
+    asyncio.run(main())
