@@ -51,8 +51,8 @@ class Api:
         get, post = router.get, router.post
         one = "/executions/{execution_id:path}"
         choosing = [*o.CHOOSING, *o.PAGING, o.ORDER]
-        nothing = o.bearing(Nothing, required=False)
-        bulk = o.bearing(BulkBody)
+        nothing = o.bearing(o.NOTHING)
+        bulk = o.bearing(o.MANY)
         steps = [*o.PAGING, o.ONLY]
         reading, changing = (400,), (408, 413, 415)
         get("/health", responses=o.answers(o.HEALTH))(self.health)
@@ -80,7 +80,7 @@ class Api:
         post(
             "/send",
             responses=o.answers(o.DONE, 409, *changing),
-            openapi_extra=o.bearing(SendBody),
+            openapi_extra=o.bearing(o.EVENT),
         )(self.send)
         get("/functions", responses=o.answers(o.FUNCTIONS))(self.functions)
         get("/functions/{function_id:path}", responses=o.answers(o.FUNCTION, 404))(self.function)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from worchflow_core import Status
 from worchflow_plugins.dashboard.parameters import LIMIT_MAX, SKIP_MAX
 
@@ -150,24 +148,80 @@ def taking(parameters: list[Json]) -> Json:
     return {"parameters": parameters}
 
 
-def bearing(model: type[BaseModel], *, required: bool = True) -> Json:
+def bearing(schema: Json, *, required: bool = True) -> Json:
     """Return what `openapi_extra` adds for a JSON body."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
     return {
         "requestBody": {
             "required": required,
-            "content": {"application/json": {"schema": _inlined(schema, definitions)}},
+            "content": {"application/json": {"schema": schema}},
         }
     }
 
 
-def _inlined(schema: Any, definitions: Json) -> Any:
-    if isinstance(schema, list):
-        return [_inlined(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    reference = schema.get("$ref")
-    if reference is not None:
-        return _inlined(definitions[reference.rpartition("/")[2]], definitions)
-    return {name: _inlined(item, definitions) for name, item in schema.items()}
+def closed(properties: dict[str, Json], *required: str) -> Json:
+    """Return the schema of an object that takes nothing else."""
+    fixed = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**fixed, "required": list(required)} if required else fixed
+
+
+_ID: Json = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,127}$"}
+_BODY_MOMENT: Json = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+        {"type": "string", "format": "date-time"},
+    ]
+}
+_TAG: Json = {"type": "string", "minLength": 1, "maxLength": 128}
+NOTHING = closed({})
+EVENT = closed(
+    {
+        "name": {**_ID, "description": "id of the function"},
+        "data": {"not": {"type": "null"}, "description": "the event's data, anything but null"},
+        "id": {**_ID, "description": "id of the execution; sending again creates nothing new"},
+        "delay": {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 3_000_000_000},
+                _TEXT,
+            ],
+            "description": 'seconds, or text such as "10m"',
+        },
+        "priority": {"type": "integer", "minimum": -100, "maximum": 100},
+        "tags": {"type": "array", "maxItems": 32, "items": _TAG},
+        "force": {
+            "type": "boolean",
+            "description": "send although function or schema speak against it",
+        },
+    },
+    "name",
+    "data",
+)
+_PLAIN: Json = {"type": "string", "maxLength": 256, "pattern": r"^[^\x00-\x1f]*$"}
+CHOICE = closed(
+    {
+        "status": {"anyOf": [_STATUS, {"type": "array", "maxItems": 100, "items": _STATUS}]},
+        "function": {"anyOf": [_PLAIN, {"type": "array", "maxItems": 100, "items": _PLAIN}]},
+        "search": _PLAIN,
+        "since": _BODY_MOMENT,
+        "until": _BODY_MOMENT,
+        "finished_since": _BODY_MOMENT,
+        "finished_until": _BODY_MOMENT,
+    }
+)
+_DRY: Json = {"type": "boolean", "description": "count only"}
+MANY: Json = {
+    "oneOf": [
+        closed({"ids": {"type": "array", "maxItems": 1000, "items": _TEXT}, "dryRun": _DRY}, "ids"),
+        closed(
+            {
+                "filter": CHOICE,
+                "dryRun": _DRY,
+                "after": {
+                    "type": "string",
+                    "pattern": "^[0-9]{1,14}:[A-Za-z0-9]{1,64}$",
+                    "description": "`next` of the answer before",
+                },
+            },
+            "filter",
+        ),
+    ]
+}

@@ -113,11 +113,12 @@ def parse_whole(query: QueryParams, name: str, default: int, low: int, high: int
     return int(text)
 
 
-def parse_moment(name: str, value: str | int | None) -> datetime | None:
+def parse_moment(name: str, value: str | float | None) -> datetime | None:
     """Return a moment given in epoch milliseconds or in ISO form with a time zone."""
     if value is None or value == "":
         return None
-    text = str(value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    text = str(int(value) if is_whole else value)
     remedy = f"{name} is {text[:80]!r}; give epoch milliseconds, or ISO 8601 with a time zone"
     if re.fullmatch(r"[0-9]{1,15}", text):
         if int(text) > _MILLIS_MAX:
@@ -178,10 +179,10 @@ class ChoiceBody(Body):
     status: str | list[str] | None = None
     function: str | list[str] | None = None
     search: str | None = Field(None, max_length=_TEXT_MAX)
-    since: str | int | None = None
-    until: str | int | None = None
-    finished_since: str | int | None = None
-    finished_until: str | int | None = None
+    since: str | float | None = None
+    until: str | float | None = None
+    finished_since: str | float | None = None
+    finished_until: str | float | None = None
 
 
 class BulkBody(Body):

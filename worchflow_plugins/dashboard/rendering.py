@@ -108,7 +108,7 @@ class Frame:
         etag = f'W/"{hashlib.blake2b(html.encode(), digest_size=8).hexdigest()}"'
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={**_HTML, "etag": etag})
-        html = html.replace('data-version=""', f"data-version='{etag}'", 1)
+        html = html.replace("data-version=''", f"data-version='{etag}'", 1)
         return HTMLResponse(html, headers={**_HTML, "etag": etag})
 
     def _html(self, request: Request, shown: View, etag: str) -> str:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worchflow_plugins.dashboard.auth import MANAGE, SEND, VIEW, Auth, Throttle, User
 
+logger = logging.getLogger("worchflow.dashboard")
 audit = logging.getLogger("worchflow.dashboard.audit")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -149,9 +150,13 @@ class Guard:
         if wait:
             raise Refusal(429, "too many wrong credentials; wait", (("retry-after", str(wait)),))
         connection = HTTPConnection(scope)
-        user = self._auth(connection)
-        if inspect.isawaitable(user):
-            user = await user
+        try:
+            user = self._auth(connection)
+            if inspect.isawaitable(user):
+                user = await user
+        except Exception:
+            logger.exception("the dashboard's auth callable failed; nobody is let in")
+            raise Refusal(503, "nobody can be recognized at the moment") from None
         if user is None:
             if "authorization" in connection.headers:
                 self._throttle.refused(address)
