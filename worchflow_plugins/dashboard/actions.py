@@ -144,7 +144,7 @@ class Actions:
                 return BulkAnswer(matched=len(ids), skipped={})
             return await self._change(verb, ids, matched=len(ids))
         assert body.filter is not None
-        choice = narrowed(verb, make_choice(body.filter.model_dump(exclude_none=True)))
+        choice = narrowed(verb, make_choice(body.filter.model_dump(exclude_unset=True)))
         if choice is None:
             return BulkAnswer(matched=0, skipped={})
         matched, is_capped = await self._reader.count(choice)

@@ -97,7 +97,7 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
             "chips": state.chips(),
             "is_filtered": state.is_filtered,
             "filter_json": state.filter_json(),
-            "is_by_end": order == "finished_at",
+            "is_by_end": order != "created_at",
             "columns": ui.column_labels("executions"),
             "paging": _paging(listing, state),
         },

@@ -66,11 +66,16 @@ class ListQuery:
 
     @property
     def order(self) -> str:
-        """By end where only ended executions are wanted: a failure counts when it failed."""
+        """By end where only ended executions are wanted: a failure counts when it failed.
+
+        What a foreign client ended has no `finished_at`, and would be missing in that order; its
+        last change is its end.
+        """
         choice = self.choice
-        by_end = choice.finished_since or choice.finished_until
+        if choice.finished_since or choice.finished_until:
+            return "finished_at"
         only_final = choice.status and all(status in FINAL for status in choice.status)
-        return "finished_at" if by_end or (only_final and not choice.since) else "created_at"
+        return "updated_at" if only_final and not choice.since else "created_at"
 
     def href(self, **changes: str | Sequence[str] | None) -> str:
         """Return the query string with some parameters changed, back on the first page."""

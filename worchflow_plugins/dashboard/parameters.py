@@ -174,15 +174,19 @@ class SendBody(Body):
 
 
 class ChoiceBody(Body):
-    """Which executions, by what they are."""
+    """Which executions, by what they are.
 
-    status: str | list[str] | None = None
-    function: str | list[str] | None = None
-    search: str | None = Field(None, max_length=_TEXT_MAX)
-    since: str | float | None = None
-    until: str | float | None = None
-    finished_since: str | float | None = None
-    finished_until: str | float | None = None
+    What does not restrict is left out: null is refused, because a filter that says nothing by
+    mistake would mean all executions there are.
+    """
+
+    status: str | list[str] = ""
+    function: str | list[str] = ""
+    search: str = Field("", max_length=_TEXT_MAX)
+    since: str | float = ""
+    until: str | float = ""
+    finished_since: str | float = ""
+    finished_until: str | float = ""
 
 
 class BulkBody(Body):

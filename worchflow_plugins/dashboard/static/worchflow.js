@@ -147,14 +147,18 @@ function letGo() {
   tick();
 }
 
+// A moment's grace, so that the pointer can reach the notice.
+function letGoSoon() {
+  setTimeout(() => {
+    const body = document.querySelector("[data-hold]");
+    if (body && !isHeld(body) && !$("held")?.matches(":hover")) letGo();
+  }, 400);
+}
+
 document.addEventListener("pointerout", (event) => {
-  const body = event.target.closest?.("[data-hold]");
-  if (body && !body.contains(event.relatedTarget) && !body.contains(document.activeElement)) letGo();
+  if (event.target.closest?.("[data-hold], #held")) letGoSoon();
 });
-document.addEventListener("focusout", () => setTimeout(() => {
-  const body = document.querySelector("[data-hold]");
-  if (body && !isHeld(body)) letGo();
-}));
+document.addEventListener("focusout", letGoSoon);
 
 // --- live: ask every two seconds what has changed --------------------------------------------------
 
