@@ -145,6 +145,7 @@ class StepBook:
         Raises:
             ControlSignal: the attempt has to unwind.
             NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            NonDeterminismError: another step stands under this identity.
             InvalidInput: title or key cannot be taken.
         """
         self.check()
@@ -159,6 +160,13 @@ class StepBook:
             raise NonRetriable(
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
+            )
+        stands = self.recorded.get(slot.step_id)
+        # Foreign records may have no title; they carry the step's id in its place.
+        if stands is not None and key is None and stands.title not in (title, slot.step_id):
+            raise NonDeterminismError(
+                f"step {title!r} was stored as step {stands.title!r}, whose identity is the same; "
+                "give one of them another title or key="
             )
         return slot
 
