@@ -23,9 +23,12 @@ LAYERS = (
         "crashpoints",
         "durations",
         "events",
+        "ids",
         "lifecycle",
         "models",
+        "origin",
         "threads",
+        "typeddicts",
         "version",
         "words",
     ),
@@ -34,6 +37,7 @@ LAYERS = (
         "polling",
         "query",
         "retries",
+        "roundtrip",
         "signals",
         "step",
         "wire",
@@ -55,6 +59,7 @@ LAYERS = (
         "asides",
         "backends",
         "functions",
+        "identities",
         "results",
     ),
     (
@@ -69,9 +74,15 @@ LAYERS = (
         "journal",
     ),
     (
-        "client",
+        "mailbox",
+    ),
+    (
         "handlers",
         "stepbook",
+    ),
+    (
+        "client",
+        "control",
     ),
     (
         "heart",
@@ -135,6 +146,7 @@ CORE_LIBRARIES = {
     "pydantic",
     "pydantic_core",
     "pydantic_settings",
+    "typing_extensions",
     "tzdata",
 }
 CLI_LIBRARIES = {"rich", "shellingham", "typer", "uvloop", "watchfiles"}
@@ -199,6 +211,14 @@ def test_core_imports_only_from_lower_rooms(path: Path) -> None:
             assert LEVEL[there] < LEVEL[here], (
                 f"{short(path)}:{line} imports {name}, which is not below it"
             )
+
+
+def test_each_room_has_one_place() -> None:
+    names = [name for layer in LAYERS for name in layer]
+    assert sorted(names) == sorted(set(names))
+    for name in names:
+        place = ROOT / "worchflow_core" / name
+        assert place.with_suffix(".py").exists() or place.is_dir(), f"there is no room {name!r}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worchflow_core.blocking_steps import BlockingSteps
+from worchflow_core.control import Control
 from worchflow_core.errors import (
     ExecutionTimeout,
     NonRetriable,
@@ -21,7 +22,7 @@ from worchflow_core.errors import (
 )
 from worchflow_core.events import Event
 from worchflow_core.failures import failure_of, is_final, members_of
-from worchflow_core.functions import Function
+from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord
@@ -50,6 +51,7 @@ class Surroundings:
 
     Attributes:
         journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
+        registry: the functions of this worker, which its steps may invoke.
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
@@ -59,6 +61,7 @@ class Surroundings:
     lease: Lease
     plugins: Plugins
     settings: Settings
+    registry: Registry
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
@@ -110,6 +113,9 @@ class Attempt:
 
     async def run(self) -> Outcome | None:
         """Run the function and return how it ended; None where another claim has it now."""
+        if self.book.signal is not None:  # it came while the attempt waited to begin
+            self.book.was_raised = True
+            return self._outcome(None, None)
         self._task = asyncio.current_task()
         error: BaseException | None = None
         payload: str | None = None
@@ -157,11 +163,20 @@ class Attempt:
 
     async def _call(self, event: Event[Any], resources: Mapping[str, Any]) -> Any:
         around = self._around
+        control = Control(
+            self.book,
+            around.journal,
+            around.registry,
+            around.lease,
+            around.settings.max_payload,
+        )
         if self.function.is_async:
-            steps = self._steps = Steps(self.book, around.journal, around.lease, around.steps)
+            steps = self._steps = Steps(
+                self.book, around.journal, around.lease, around.steps, control
+            )
             return await self.function.code(event, steps, **resources)
         blocking = BlockingSteps(
-            self.book, around.journal, around.lease, asyncio.get_running_loop()
+            self.book, around.journal, around.lease, asyncio.get_running_loop(), control
         )
         call = self.function.code
         return await around.functions.run(lambda: call(event, blocking, **resources))
@@ -181,6 +196,7 @@ class Attempt:
     def _outcome(self, error: BaseException | None, payload: str | None) -> Outcome | None:
         book = self.book
         signals, errors = _split(error)
+        signals += book.pauses
         stopping = book.signal if (book.was_raised or self._is_interrupted) else None
         if stopping is not None:
             signals.append(stopping)
@@ -190,14 +206,15 @@ class Attempt:
                     return self._ended_by(signal)
         if errors:
             return self._failed(errors[0])
-        for signal in signals:
+        pauses = [signal for signal in signals if isinstance(signal, (Suspend, StepBackoff))]
+        if pauses:
             if payload is not None and error is None:
                 logger.warning(
                     "function %s swallowed the signal to pause and returned; it is paused all the "
                     "same: let BaseException pass",
                     self.function.id,
                 )
-            return self._ended_by(signal)
+            return self._paused(pauses)
         for title in book.forgotten:
             return self._failed(
                 NonRetriable(f"step {title!r} was called and never awaited; put await before it")
@@ -220,13 +237,22 @@ class Attempt:
                 limit = self.function.timeout
                 reason = ExecutionTimeout(f"took longer than {limit}, its timeout")
                 return self._of(Status.FAILED, failure=failure_of(reason), counts=True)
-            case StepBackoff():
-                return self._of(Status.RETRYING, failure=signal.failure, due_at=signal.wake_at)
-            case Suspend():
-                status = Status.WAITING if signal.waits else Status.SLEEPING
-                return self._of(status, due_at=signal.wake_at, waits=signal.waits)
             case _:
                 return self._of(Status.QUEUED, failure=self.execution.error)
+
+    def _paused(self, pauses: Sequence[Suspend | StepBackoff]) -> Outcome:
+        """Go on at the earliest moment, or event, that any branch waits for."""
+        moments = [pause.wake_at for pause in pauses if pause.wake_at is not None]
+        due_at = min(moments, default=None)
+        backoffs = [pause for pause in pauses if isinstance(pause, StepBackoff)]
+        waits = sorted(
+            {key for pause in pauses if isinstance(pause, Suspend) for key in pause.waits}
+        )
+        status = Status.WAITING if waits else Status.SLEEPING
+        failure = None
+        if backoffs:
+            status, failure = Status.RETRYING, min(backoffs, key=lambda item: item.wake_at).failure
+        return self._of(status, failure=failure, due_at=due_at, waits=tuple(sorted(waits)))
 
     def _failed(self, error: BaseException) -> Outcome:
         failure = failure_of(error)

@@ -6,6 +6,7 @@ Each action is a compare-and-set, so any number of sweepers is safe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -16,8 +17,9 @@ from datetime import datetime, timedelta
 from worchflow_core import transitions
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
-from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.journal import Journal
+from worchflow_core.mailbox import Mailbox
 from worchflow_core.models import (
     CLAIMABLE,
     FINAL,
@@ -28,6 +30,7 @@ from worchflow_core.models import (
     Status,
     WorkerState,
 )
+from worchflow_core.origin import is_gone
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import Settings
 
@@ -36,6 +39,7 @@ logger = logging.getLogger("worchflow")
 _PAGE = 1000
 _HINT_INTERVAL = 0.75
 _RETENTION_INTERVAL = 60.0
+_EVENTS_INTERVAL = 3600.0
 _DEAD_KEPT = timedelta(days=1)
 _EPOCH_KEY = "queue-epoch"
 
@@ -55,6 +59,7 @@ class Sweeper:
         self._clock = journal.clock
         self._registry = registry
         self._settings = settings
+        self._mailbox = Mailbox(journal)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
@@ -65,9 +70,12 @@ class Sweeper:
         beats = settings.heartbeat.total_seconds() * 3
         self._trusted_from = self._clock.lease_time() + beats
         interval = settings.sweep_interval.total_seconds()
+        with contextlib.suppress(StoreUnavailable, ConnectionError):
+            await self.bury_neighbours()  # at once: whoever restarts a worker waits for its work
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
+            group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -97,11 +105,27 @@ class Sweeper:
         if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
             self.note_outage()  # this process itself stood still
         self._last_pass = now
+        await self.bury_neighbours()
         if now >= self._trusted_from:
             await self.release_dead()
         await self._expire()
         await self._cancel()
         await self._follow_up()
+
+    async def bury_neighbours(self) -> None:
+        """Bury, lease or no lease, the workers of this machine whose process has ended."""
+        workers = await self._store.workers()
+        gone = [
+            worker
+            for worker in workers
+            if worker.state is not WorkerState.DEAD and is_gone(worker.origin)
+        ]
+        if not gone:
+            return
+        last = max(worker.lease_until or worker.started_at for worker in gone)
+        overdue = min(timedelta(0), self._clock.now() - last) - self._settings.lease
+        buried = await self._bury([worker.id for worker in gone], overdue, "its process has ended")
+        await self._release(await self._owned(Operator.IN, buried))
 
     async def release_dead(self) -> None:
         """Declare overdue workers dead and release what they, or nobody known, own."""
@@ -115,17 +139,9 @@ class Sweeper:
             and worker.lease_until < now
         ]
         if overdue:
-            buried = await self._store.bury(overdue, overdue=timedelta(0))
-            if buried:
-                logger.warning("worker %s is declared dead: no heartbeat", ", ".join(buried))
-        self._journal.reach("after_bury")
+            await self._bury(overdue, timedelta(0), "no heartbeat")
         alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
-        query = Query(
-            where=(Condition("owner", Operator.NOT_IN, tuple(alive - set(overdue))),),
-            descending=False,
-            limit=_PAGE,
-        )
-        owned = (await self._store.find(query)).items
+        owned = await self._owned(Operator.NOT_IN, alive - set(overdue))
         if owned:
             # Read the workers again, after the executions: one that registered meanwhile lives.
             workers = await self._store.workers()
@@ -136,6 +152,18 @@ class Sweeper:
             if worker.state is WorkerState.DEAD and ended is not None and ended < now - _DEAD_KEPT:
                 gone = replace(worker, state=WorkerState.STOPPED)
                 await asyncio.to_thread(self._store.beat, gone, lease=self._settings.lease)
+
+    async def _bury(
+        self, worker_ids: Collection[str], overdue: timedelta, why: str
+    ) -> Collection[str]:
+        buried = await self._store.bury(worker_ids, overdue=overdue)
+        if buried:
+            logger.warning("worker %s is declared dead: %s", ", ".join(buried), why)
+            self._journal.reach("after_bury")
+        return buried
+
+    async def _owned(self, operator: Operator, owners: Collection[str]) -> Sequence[Execution]:
+        return await self._find(Condition("owner", operator, tuple(owners)))
 
     async def _release(self, lost: Collection[Execution]) -> None:
         if not lost:
@@ -151,13 +179,13 @@ class Sweeper:
                 max_crashes=self._settings.max_crashes,
                 has_grown=grown,
                 has_hint=self._journal.queue.keeps_hints,
-                has_handler=handler_of(item.function, Status.FAILED, self._registry) is not None,
+                has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
-        released = await self._journal.update(pairs)
-        self._journal.reach("after_requeue")
+        released = await self._journal.update(pairs, point="after_requeue")
         if released:
-            logger.warning("released %d executions of dead workers", len(released))
+            count = len(released)
+            logger.warning("released %d execution%s of dead workers", count, "s" * (count != 1))
 
     async def _expire(self) -> None:
         now = self._clock.now()
@@ -171,8 +199,7 @@ class Sweeper:
                 transitions.expire(
                     item,
                     now=now,
-                    has_handler=handler_of(item.function, Status.FAILED, self._registry)
-                    is not None,
+                    has_handler=has_followers(item, Status.FAILED, self._registry),
                 ),
             )
             for item in found
@@ -195,6 +222,7 @@ class Sweeper:
         found = await self._find(Condition("handlers_due", Operator.EQUAL, True))
         if found:
             await follow_up(found, self._registry, self._journal)
+        await self._mailbox.deliver_pending()
 
     # --- hints ----------------------------------------------------------------------------------
 
@@ -262,9 +290,8 @@ class Sweeper:
         """Hint what a query finds; return whether there was anything."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
-        await self._journal.update(
-            [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        )
+        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        await self._journal.update(pairs, point="after_hint_mark")
         return bool(found)
 
     # --- retention ------------------------------------------------------------------------------
@@ -287,6 +314,11 @@ class Sweeper:
             gone = await self._journal.delete([item.id for item in found])
             if not gone:
                 return
+
+    async def forget_events(self) -> None:
+        """Delete stored events older than the retention."""
+        if self._settings.retention:
+            await self._mailbox.forget(self._clock.now() - self._settings.retention)
 
     async def _find(self, *where: Condition) -> Sequence[Execution]:
         return (await self._store.find(Query(where=where, descending=False, limit=_PAGE))).items

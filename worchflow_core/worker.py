@@ -70,6 +70,8 @@ class WorkerRunner:
         self._session: Session | None = None
         self._is_stopping = False
         self._finished = 0
+        self._has_ended = asyncio.Event()
+        self._has_ended.set()
 
     @property
     def health(self) -> Health:
@@ -112,14 +114,24 @@ class WorkerRunner:
             max_executions: end after this many attempts.
 
         Raises:
-            WorchflowError: a resource of a function cannot be opened, or there is no function.
+            WorchflowError: a resource of a function cannot be opened, there is no function, or it
+            runs already.
         """
         if not len(self._registry):
             raise WorchflowError(
                 "there are no functions to run; install a package that has some, or name a module "
                 "with -m or WORCHFLOW_MODULES"
             )
+        if not self._has_ended.is_set():
+            raise WorchflowError("this worker runs already; for another, open another application")
         self._is_stopping = False
+        self._has_ended.clear()
+        try:
+            await self._run(Assignment(burst=burst, only=only, max_executions=max_executions))
+        finally:
+            self._has_ended.set()
+
+    async def _run(self, assignment: Assignment) -> None:
         async with AsyncExitStack() as stack:
             resources = await self._open_resources(stack)
             await self._publish()
@@ -127,9 +139,7 @@ class WorkerRunner:
                 Sweeper(self._journal, self._registry, self._settings).run()
             )
             try:
-                await self._live(
-                    Assignment(burst=burst, only=only, max_executions=max_executions), resources
-                )
+                await self._live(assignment, resources)
             finally:
                 sweeper.cancel()
                 await asyncio.wait([sweeper])
@@ -146,6 +156,12 @@ class WorkerRunner:
         self._is_stopping = True
         if self._session is not None:
             self._session.stop(now=now)
+
+    async def close(self) -> None:
+        """Stop at once and return when the run, if there is one, has ended."""
+        if not self._has_ended.is_set():
+            self.stop(now=True)
+            await self._has_ended.wait()
 
     async def _live(self, assignment: Assignment, resources: dict[Any, Any]) -> None:
         while not self._is_stopping:

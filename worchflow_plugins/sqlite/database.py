@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import apsw
 
-from worchflow_core import StoreUnavailable, StoreUnusable
+from worchflow_core import StoreUnusable
 from worchflow_plugins.sqlite.checkpoints import Checkpoints
-from worchflow_plugins.sqlite.connection import begin, connect, patiently, roll_back
-from worchflow_plugins.sqlite.faults import as_store_error
+from worchflow_plugins.sqlite.connection import begin, connect, patiently, rolled_back
+from worchflow_plugins.sqlite.faults import as_store_error, forked
 from worchflow_plugins.sqlite.place import Header, check_header, examine
 from worchflow_plugins.sqlite.readers import Readers
 from worchflow_plugins.sqlite.schema import APPLICATION_ID, STATEMENTS
@@ -77,16 +77,18 @@ class Database:
         self.users = 0
         try:
             _prepare(path)
-        except Exception as error:
-            raise (as_store_error(error, path) or error) from error
-        # Held open from first to last, so that the log is never removed between two others.
-        self._keeper = connect(path)
-        patiently(lambda: self._keeper.execute("SELECT count(*) FROM counts").get)
+            self._keeper = _keep(path)
+        except apsw.Error as error:
+            fault = as_store_error(error, path)
+            if fault is None:
+                raise
+            raise fault from error
         self._identity = self._look()
         self._beat_lock = threading.Lock()
         self._beats: apsw.Connection | None = None
-        self.checkpoints = Checkpoints(path, partial(connect, path))
-        self.writer = Writer(path, connect=self._connect_writer, verify=self._verify)
+        gate = threading.Lock()
+        self.checkpoints = Checkpoints(path, partial(connect, path), gate)
+        self.writer = Writer(path, connect=self._connect_writer, verify=self._verify, gate=gate)
         self.readers = Readers(path, partial(connect, path, is_reader=True))
         self.writer.start()
         self.checkpoints.start()
@@ -95,28 +97,26 @@ class Database:
         """Run a short transaction in the calling thread, on the connection kept for beats."""
         self.check_process()
         with self._beat_lock:
+            self._verify()
             try:
-                self._verify()
                 if self._beats is None:
                     self._beats = connect(self.path, cache_kib=256)
                 begin(self._beats)
-                try:
-                    answer = work(self._beats)
-                    self._beats.execute("COMMIT")
-                except BaseException:
-                    roll_back(self._beats)
+                answer = work(self._beats)
+                self._beats.execute("COMMIT")
+            except BaseException as error:
+                if self._beats is not None:
+                    self._beats = rolled_back(self._beats, error)
+                fault = as_store_error(error, self.path)
+                if fault is None:
                     raise
-            except apsw.Error as error:
-                raise (as_store_error(error, self.path) or error) from error
+                raise fault from error
         return answer
 
     def check_process(self) -> None:
         """Raise in a process that was forked from the one that opened the file."""
         if os.getpid() != self.pid:
-            raise StoreUnavailable(
-                f"{self.path} was opened by process {self.pid}, of which this one is a fork; "
-                "open it anew after forking"
-            )
+            raise forked(self.path, self.pid)
 
     def close(self) -> None:
         """Commit what waits and close every connection."""
@@ -151,6 +151,17 @@ class Database:
                 "in use; what is not yet in it is lost. Stop all processes that use it, restore "
                 "it, and start again"
             )
+
+
+def _keep(path: str) -> apsw.Connection:
+    """Return a connection to hold from first to last, so that the log is not removed meanwhile."""
+    keeper = connect(path, cache_kib=64)
+    try:
+        patiently(lambda: keeper.execute("SELECT count(*) FROM counts").get)
+    except BaseException:
+        keeper.close()
+        raise
+    return keeper
 
 
 def _prepare(path: str) -> None:

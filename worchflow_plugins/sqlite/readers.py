@@ -13,7 +13,7 @@ import apsw
 
 from worchflow_core import StoreUnavailable
 from worchflow_plugins.sqlite.connection import patiently
-from worchflow_plugins.sqlite.faults import as_input_error, as_store_error
+from worchflow_plugins.sqlite.faults import as_input_error, as_store_error, forked
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,10 +35,7 @@ class Readers:
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return `work(connection, *arguments)`; it sees every write that returned before."""
         if os.getpid() != self._pid:
-            raise StoreUnavailable(
-                f"{self._path} was opened by process {self._pid}, of which this one is a fork; "
-                "open it anew after forking"
-            )
+            raise forked(self._path, self._pid)
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._threads, self._run, work, arguments)
@@ -51,12 +48,14 @@ class Readers:
             connection = self._idle.get_nowait() if not self._idle.empty() else self._connect()
             try:
                 answer = patiently(lambda: work(connection, *arguments))
-            except apsw.Error:
+            except BaseException:
                 connection.close()
                 raise
         except Exception as error:
-            fault = as_store_error(error, self._path)
-            raise (as_input_error(error) if fault is None else fault) from error
+            fault = as_store_error(error, self._path) or as_input_error(error)
+            if fault is error:
+                raise
+            raise fault from error
         self._idle.put(connection)
         return answer
 
