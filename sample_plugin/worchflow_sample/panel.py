@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 from worchflow_core import Execution, Status, hookimpl
-
 from worchflow_sample.functions.payment import process_payment
 
 
