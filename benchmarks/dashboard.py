@@ -40,7 +40,7 @@ async def main() -> None:
                 f"filled      {options.count:,} executions in {time.perf_counter() - began:.0f} s"
             )
             await _long_one(store, options.steps)
-            await _measure(store, url, folder, options)
+            await _measure(store, url, options)
 
 
 def _options() -> argparse.Namespace:
@@ -104,16 +104,15 @@ async def _long_one(store: Store, steps: int) -> None:
     await demo.write(store, [(made, many)])
 
 
-async def _measure(store: Store, url: str, folder: str, options: argparse.Namespace) -> None:
+async def _measure(store: Store, url: str, options: argparse.Namespace) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with Path(folder, "log").open("wb") as log:
-        server = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "worchflow_core.cli", "dashboard"),
-            *("--port", str(port), "--store-url", url),
-            stderr=log,
-        )
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worchflow_core.cli", "dashboard"),
+        *("--port", str(port), "--store-url", url),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             await _until_ready(client)
