@@ -24,6 +24,8 @@ logger = logging.getLogger("worchflow")
 T = TypeVar("T")
 
 _POP_WAIT = timedelta(seconds=2)
+_POLL_WAIT = timedelta(seconds=0.5)
+"""Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
 
 
@@ -59,6 +61,7 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._has_warned = False
 
     async def run(self, assignment: Assignment) -> None:
         """Claim until the session stops, is lost, or has done its assignment."""
@@ -160,12 +163,17 @@ class Claimer:
             await self._running.give_back(execution)
 
     async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
-        span = _POP_WAIT if wait else _NO_WAIT
+        span = _NO_WAIT
+        if wait:
+            span = _POP_WAIT if self._journal.queue.keeps_hints else _POLL_WAIT
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
-        except ConnectionError as error:
-            logger.debug("the queue does not answer, the store is asked: %s", error)
+        except Exception as error:  # whatever is wrong with a queue, the store can be asked
+            logger.debug("the queue does not answer, the store is asked: %r", error)
+            if not isinstance(error, ConnectionError) and not self._has_warned:
+                self._has_warned = True
+                logger.warning("the queue fails, the store is polled instead: %r", error)
             await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
             return ()
 

@@ -46,7 +46,9 @@ _HOOKS: Mapping[Status, str] = {
     Status.WAITING: "worchflow_execution_suspended",
 }
 _POINTS: Mapping[Status, str] = {
+    Status.PROCESSING: "after_deadline",
     Status.COMPLETED: "after_complete",
+    Status.FAILED: "after_fail",
     Status.RETRYING: "after_retry",
     Status.QUEUED: "after_release",
 }
@@ -197,15 +199,16 @@ class Journal:
             self._plugins.notify("worchflow_execution_superseded", execution=execution)
 
     async def update(
-        self, pairs: Sequence[tuple[Execution, Change]]
+        self, pairs: Sequence[tuple[Execution, Change]], *, point: str = "after_update"
     ) -> list[tuple[Execution, Execution]]:
         """Apply changes outside an attempt (cancel, retry, sweep); return (before, after) applied.
 
-        What became due now is hinted, what ended is told.
+        What became due now is hinted, what ended is told; `point` is the crash point before that.
         """
         if not pairs:
             return []
         refused = await self.store.update([change for _, change in pairs])
+        self.reach(point)
         done = [
             (item, replace(item, **change.values))
             for item, change in pairs

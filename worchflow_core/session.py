@@ -61,6 +61,7 @@ class Session:
             lease=self._lease,
             plugins=plugins,
             settings=settings,
+            registry=registry,
             functions=ThreadPool(settings.concurrency, "function"),
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,
