@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core import ConfigurationError, Worchflow
+from worchflow_core import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from worchflow_core import Worchflow
 
 HEADER_BYTES = 16 * 1024
 CONNECTIONS = 500
@@ -104,12 +106,15 @@ def _overrides(context: typer.Context) -> dict[str, Any]:
 
 async def serve(overrides: dict[str, Any], serving: Serving) -> None:
     """Open the application, serve until stopped."""
+    from worchflow_core import Worchflow  # when it runs: help must stay quick
+
     async with Worchflow(overrides=overrides) as app:
         await run_server(guarded(app, serving), serving)
 
 
 async def serve_demo(serving: Serving) -> None:
     """Serve made-up executions from memory until stopped."""
+    from worchflow_core import Worchflow
     from worchflow_plugins.dashboard.demo import keep_alive, seed
     from worchflow_plugins.dashboard.demo.functions import FUNCTIONS
 

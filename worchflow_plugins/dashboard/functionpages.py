@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from worchflow_core import FINAL, NotFound, Status, StepStatus, WorkerState
 from worchflow_plugins.dashboard import view
@@ -24,7 +24,13 @@ async def functions_view(reader: Reader) -> View:
     functions, workers, (since, tallies) = await asyncio.gather(
         reader.functions(), reader.workers(), reader.tally(_DAY, _HOUR)
     )
-    living = [item for item in workers if item.state is WorkerState.RUNNING]
+    now = datetime.now(UTC)
+    living = [
+        item
+        for item in workers
+        if item.state is WorkerState.RUNNING
+        and not view.is_lost(item.beat_at, item.lease_until, now)
+    ]
     rows = []
     for info in functions:
         mine = [item for item in tallies if item.function == info.id]

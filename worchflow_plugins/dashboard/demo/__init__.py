@@ -90,7 +90,7 @@ def _ages(pick: random.Random, count: int, hours: float) -> list[float]:
     longest = hours * 3600
     ages: list[float] = []
     while len(ages) < count:
-        age = pick.uniform(20, min(3600, longest) if pick.random() < 0.3 else longest)
+        age = pick.uniform(20, min(3600, longest) if pick.random() < 0.15 else longest)
         wave = 0.55 + 0.45 * math.cos(age / 86400 * 2 * math.pi) * (
             0.7 + 0.3 * math.sin(age / 9000)
         )

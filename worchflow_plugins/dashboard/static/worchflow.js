@@ -601,6 +601,6 @@ setInterval(tick, 1000);
 grow();
 if (matchMedia("(min-width: 761px)").matches) $("menu")?.removeAttribute("open");
 if ($("send-now")) setUpSend();
-if (version) { say("live", "live"); plan(); }
+if (version && Number(main.dataset.poll)) { say("live", "live"); plan(); } else { $("pause").hidden = true; }
 const again = $("again");
 if (again) setTimeout(() => location.reload(), Number(again.dataset.again) * 1000);
