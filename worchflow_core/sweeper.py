@@ -293,9 +293,8 @@ class Sweeper:
         """Hint what a query finds; return the query for the next page, None behind the last."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
-        await self._journal.update(
-            [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        )
+        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        await self._journal.update(pairs, point="after_hint_mark")
         if len(found) < query.limit:
             return None
         return replace(query, after=query.order_key(found[-1]))
