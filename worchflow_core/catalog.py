@@ -77,8 +77,9 @@ async def publish(functions: Iterable[Function[Any, Any]], records: Records) -> 
         [Record(kind=KIND, key=key, body=body) for key, body in bodies.items()]
     )
     for key in bodies.keys() - set(new):
-        known = await records.scan(KIND, after=key[:-1], until=key + "\0", limit=1000)
-        for record in known:
+        # Just before this key and after its neighbour: no id holds a tilde, which sorts last.
+        before = key[:-1] + chr(ord(key[-1]) - 1) + "~" * 128
+        for record in await records.scan(KIND, after=before, until=key + "\0", limit=10):
             if record.key == key and record.body != bodies[key]:
                 changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
                 await records.replace([changed])
