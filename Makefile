@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test check crash-matrix build up down clean
+.PHONY: help demo test check crash-matrix screenshots build up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +23,9 @@ check: $(VENV)/.installed-for-tests ## lint, formatting and types
 
 crash-matrix: $(VENV)/.installed-for-tests ## let a process die in every gap between two writes, on each backend
 	$(RUN) -m tests.faults.crash_matrix
+
+screenshots: $(VENV)/.installed-for-tests ## pictures of the dashboard into docs/images (needs chromium)
+	$(RUN) -m tests.plugins.dashboard.screenshots
 
 build: $(VENV)/.installed-for-tests ## wheels and source distributions of both packages, in dist/
 	$(RUN) -m build --outdir dist .

@@ -23,6 +23,7 @@ LAYERS = (
         "crashpoints",
         "durations",
         "events",
+        "ids",
         "lifecycle",
         "models",
         "origin",
@@ -58,6 +59,7 @@ LAYERS = (
         "asides",
         "backends",
         "functions",
+        "identities",
         "results",
     ),
     (
@@ -72,9 +74,15 @@ LAYERS = (
         "journal",
     ),
     (
-        "client",
+        "mailbox",
+    ),
+    (
         "handlers",
         "stepbook",
+    ),
+    (
+        "client",
+        "control",
     ),
     (
         "heart",

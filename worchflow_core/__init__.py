@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from worchflow_core.codec import (
         parse_json as parse_json,
     )
+    from worchflow_core.doctor import (
+        diagnose as diagnose,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -57,6 +60,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.errors import (
         ConfigurationError as ConfigurationError,
+    )
+    from worchflow_core.errors import (
+        EventTimeout as EventTimeout,
     )
     from worchflow_core.errors import (
         ExecutionCancelled as ExecutionCancelled,
@@ -202,6 +208,9 @@ if TYPE_CHECKING:
     from worchflow_core.models import (
         WorkerState as WorkerState,
     )
+    from worchflow_core.plugins import (
+        Plugins as Plugins,
+    )
     from worchflow_core.protocols import (
         Queue as Queue,
     )
@@ -269,10 +278,16 @@ if TYPE_CHECKING:
         mask_url as mask_url,
     )
     from worchflow_core.step import (
+        Answer as Answer,
+    )
+    from worchflow_core.step import (
         BlockingStep as BlockingStep,
     )
     from worchflow_core.step import (
         Step as Step,
+    )
+    from worchflow_core.step import (
+        Watch as Watch,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -333,9 +348,11 @@ _HOMES = {
     "client": ("Client", "ExecutionHandle", "Send"),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
+    "doctor": ("diagnose",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
+        "EventTimeout",
         "ExecutionCancelled",
         "ExecutionFailed",
         "ExecutionTimeout",
@@ -385,10 +402,11 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "settings": ("Settings", "load_settings", "mask_url"),
-    "step": ("BlockingStep", "Step"),
+    "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
         "applied",
         "beaten",

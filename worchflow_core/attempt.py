@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worchflow_core.blocking_steps import BlockingSteps
+from worchflow_core.control import Control
 from worchflow_core.errors import (
     ExecutionTimeout,
     NonRetriable,
@@ -21,7 +22,7 @@ from worchflow_core.errors import (
 )
 from worchflow_core.events import Event
 from worchflow_core.failures import failure_of, is_final, members_of
-from worchflow_core.functions import Function
+from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord
@@ -50,6 +51,7 @@ class Surroundings:
 
     Attributes:
         journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
+        registry: the functions of this worker, which its steps may invoke.
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
@@ -59,6 +61,7 @@ class Surroundings:
     lease: Lease
     plugins: Plugins
     settings: Settings
+    registry: Registry
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
@@ -160,11 +163,20 @@ class Attempt:
 
     async def _call(self, event: Event[Any], resources: Mapping[str, Any]) -> Any:
         around = self._around
+        control = Control(
+            self.book,
+            around.journal,
+            around.registry,
+            around.lease,
+            around.settings.max_payload,
+        )
         if self.function.is_async:
-            steps = self._steps = Steps(self.book, around.journal, around.lease, around.steps)
+            steps = self._steps = Steps(
+                self.book, around.journal, around.lease, around.steps, control
+            )
             return await self.function.code(event, steps, **resources)
         blocking = BlockingSteps(
-            self.book, around.journal, around.lease, asyncio.get_running_loop()
+            self.book, around.journal, around.lease, asyncio.get_running_loop(), control
         )
         call = self.function.code
         return await around.functions.run(lambda: call(event, blocking, **resources))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from worchflow_core import schemas
 from worchflow_core.durations import format_duration
 from worchflow_core.functions import Function
 from worchflow_core.models import Record
@@ -43,6 +44,14 @@ class FunctionInfo:
     source: str = ""
     tags: tuple[str, ...] = ()
 
+    def problems(self, data: Any) -> list[tuple[str, str]]:
+        """Return (path, what is wrong) for each place where event data does not fit."""
+        return [] if self.schema is None else schemas.problems(self.schema, data)
+
+    def template(self) -> Any:
+        """Return event data to begin with: required fields with defaults or sample values."""
+        return schemas.template(self.schema)
+
 
 def describe(function: Function[Any, Any]) -> FunctionInfo:
     """Return what is to be known of a function."""
@@ -68,8 +77,9 @@ async def publish(functions: Iterable[Function[Any, Any]], records: Records) -> 
         [Record(kind=KIND, key=key, body=body) for key, body in bodies.items()]
     )
     for key in bodies.keys() - set(new):
-        known = await records.scan(KIND, after=key[:-1], until=key + "\0", limit=1000)
-        for record in known:
+        # Just before this key and after its neighbour: no id holds a tilde, which sorts last.
+        before = key[:-1] + chr(ord(key[-1]) - 1) + "~" * 128
+        for record in await records.scan(KIND, after=before, until=key + "\0", limit=10):
             if record.key == key and record.body != bodies[key]:
                 changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
                 await records.replace([changed])

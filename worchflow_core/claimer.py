@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +25,11 @@ logger = logging.getLogger("worchflow")
 T = TypeVar("T")
 
 _POP_WAIT = timedelta(seconds=2)
+_POLL_WAIT = timedelta(seconds=0.5)
+"""Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
+_PATIENCE = 8
+"""After so many pops in a row whose hints led nowhere, the store is asked directly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,9 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._fruitless = 0
+        self._looked_at = time.monotonic()
+        self._has_warned = False
 
     async def run(self, assignment: Assignment) -> None:
         """Claim until the session stops, is lost, or has done its assignment."""
@@ -132,10 +140,14 @@ class Claimer:
             if not ids:
                 await self._running.pause(0.2)
                 return 0
-        elif not is_hungry or self._journal.queue.keeps_hints:
+        elif self._fruitless < _PATIENCE and (
+            not self._is_time_to_look and (not is_hungry or self._journal.queue.keeps_hints)
+        ):
             ids = await self._pop(room, wait=not is_hungry and not assignment.burst)
         if self._running.is_over:
             return 0
+        if not ids:
+            self._looked_at = time.monotonic()
         self._journal.reach("after_pop")
         claimed = await self._journal.claim(
             self._owner, self._registry.ids, limit=room, ids=ids or None
@@ -145,7 +157,26 @@ class Claimer:
         if claimed:
             self._claimed += len(claimed)
             await self._start(claimed)
+        await self._pace(has_hints=bool(ids), has_claimed=bool(claimed))
         return len(claimed)
+
+    async def _pace(self, *, has_hints: bool, has_claimed: bool) -> None:
+        """Rest where hints keep leading nowhere and the store has nothing due either."""
+        if has_claimed or not has_hints:
+            if self._fruitless >= _PATIENCE and not has_claimed:
+                await self._running.pause(0.1)
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        """Whether to ask the store directly, although the queue may have enough.
+
+        What a foreign client wrote has no due time by which the sweeper could hint it again.
+        Were its hint lost, a queue that never runs empty would hide it for good.
+        """
+        return time.monotonic() - self._looked_at > self._lease.span.total_seconds() / 2
 
     async def _start(self, claimed: Sequence[Execution]) -> None:
         while not self._running.is_over:
@@ -160,12 +191,17 @@ class Claimer:
             await self._running.give_back(execution)
 
     async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
-        span = _POP_WAIT if wait else _NO_WAIT
+        span = _NO_WAIT
+        if wait:
+            span = _POP_WAIT if self._journal.queue.keeps_hints else _POLL_WAIT
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
-        except ConnectionError as error:
-            logger.debug("the queue does not answer, the store is asked: %s", error)
+        except Exception as error:  # whatever is wrong with a queue, the store can be asked
+            logger.debug("the queue does not answer, the store is asked: %r", error)
+            if not isinstance(error, ConnectionError) and not self._has_warned:
+                self._has_warned = True
+                logger.warning("the queue fails, the store is polled instead: %r", error)
             await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
             return ()
 

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import re
 import typing
+from collections import abc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -306,6 +307,8 @@ def declared_result(code: Callable[..., Any]) -> Any:
         return _declared[target]
     except (KeyError, TypeError):
         hint = _hints(target).get("return", UNTYPED)
+    if typing.get_origin(hint) in (abc.Awaitable, abc.Coroutine):  # it is awaited before it is kept
+        hint = typing.get_args(hint)[-1]
     declared = UNTYPED if isinstance(hint, TypeVar) else hint
     with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
         _declared[target] = declared

@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 
 from worchflow_core import transitions
 from worchflow_core.attempt import Attempt, Surroundings
+from worchflow_core.control import look_again
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.failures import failure_of
 from worchflow_core.functions import Registry
-from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.models import Change, Execution, Status, StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
 from worchflow_core.transitions import Outcome
@@ -151,7 +152,17 @@ class Running:
         if outcome is None:
             self._journal.superseded(attempt.execution)
         else:
-            await self._settle(attempt.execution, outcome, attempt.book.recorded.values())
+            steps = attempt.book.recorded.values()
+            settled = await self._settle(attempt.execution, outcome, steps)
+            if settled is not None and settled.waits:
+                await self._look_again(attempt, settled)
+
+    async def _look_again(self, attempt: Attempt, settled: Execution) -> None:
+        """Look for what came between the wait's look and its being stored; a sweep does it too."""
+        try:
+            await look_again(attempt.book, self._journal, settled)
+        except (StoreUnavailable, ConnectionError) as error:
+            logger.debug("a wait is looked at again by the sweep: %s", error)
 
     async def _fix_deadline(self, attempt: Attempt) -> None:
         """Store the deadline before any code runs, so that crashes cannot put it off."""
@@ -178,7 +189,7 @@ class Running:
 
     async def _settle(
         self, execution: Execution, outcome: Outcome, steps: Collection[StepRecord] = ()
-    ) -> None:
+    ) -> Execution | None:
         try:
             settled = await self._journal.settle(
                 execution, self._change(execution, outcome), self._lease, steps
@@ -193,6 +204,7 @@ class Running:
                 await follow_up([settled], self._registry, self._journal)
             except (StoreUnavailable, ConnectionError) as error:
                 logger.debug("a handler waits for the sweep: %s", error)
+        return settled
 
     def _change(self, execution: Execution, outcome: Outcome) -> Change:
         function = self._registry.get(execution.function)
@@ -202,6 +214,6 @@ class Running:
             now=self._journal.clock.now(),
             retries=function.retry.retries if function else None,
             code_version=function.code_version if function else None,
-            has_handler=handler_of(execution.function, outcome.status, self._registry) is not None,
+            has_handler=has_followers(execution, outcome.status, self._registry),
             has_hint=self._journal.queue.keeps_hints,
         )

@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from worchflow_core import transitions
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
-from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.journal import Journal
+from worchflow_core.mailbox import Mailbox
 from worchflow_core.models import (
     CLAIMABLE,
     FINAL,
@@ -31,6 +32,7 @@ from worchflow_core.models import (
 )
 from worchflow_core.origin import is_gone
 from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import is_claimable
 from worchflow_core.settings import Settings
 
 logger = logging.getLogger("worchflow")
@@ -38,6 +40,7 @@ logger = logging.getLogger("worchflow")
 _PAGE = 1000
 _HINT_INTERVAL = 0.75
 _RETENTION_INTERVAL = 60.0
+_EVENTS_INTERVAL = 3600.0
 _DEAD_KEPT = timedelta(days=1)
 _EPOCH_KEY = "queue-epoch"
 
@@ -57,6 +60,7 @@ class Sweeper:
         self._clock = journal.clock
         self._registry = registry
         self._settings = settings
+        self._mailbox = Mailbox(journal)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
@@ -72,6 +76,7 @@ class Sweeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
+            group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -177,7 +182,7 @@ class Sweeper:
                 max_crashes=self._settings.max_crashes,
                 has_grown=grown,
                 has_hint=self._journal.queue.keeps_hints,
-                has_handler=handler_of(item.function, Status.FAILED, self._registry) is not None,
+                has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
         released = await self._journal.update(pairs, point="after_requeue")
@@ -197,8 +202,7 @@ class Sweeper:
                 transitions.expire(
                     item,
                     now=now,
-                    has_handler=handler_of(item.function, Status.FAILED, self._registry)
-                    is not None,
+                    has_handler=has_followers(item, Status.FAILED, self._registry),
                 ),
             )
             for item in found
@@ -221,6 +225,7 @@ class Sweeper:
         found = await self._find(Condition("handlers_due", Operator.EQUAL, True))
         if found:
             await follow_up(found, self._registry, self._journal)
+        await self._mailbox.deliver_pending()
 
     # --- hints ----------------------------------------------------------------------------------
 
@@ -243,9 +248,9 @@ class Sweeper:
             return
         if await self._was_wiped(view):
             logger.warning("the queue lost its memory; refilling it from the store")
-            cut = self._clock.now()
-            while await self._hint(self._unheard(cut)):
-                pass
+            query: Query | None = self._unheard(self._clock.now())
+            while query is not None:
+                query = await self._hint(query)
             return
         slack = self._settings.lease / 2
         await self._hint(self._unheard(await self._watermark(view) - slack))
@@ -269,6 +274,8 @@ class Sweeper:
             item = found.get(execution_id)
             if item is not None and item.hinted_at is not None:
                 return item.hinted_at
+            if item is not None and is_claimable(item, self._clock.now()):
+                return item.updated_at  # a foreign client wrote it, and then pushed its id
         return self._clock.now()
 
     async def _was_wiped(self, view: QueueView) -> bool:
@@ -284,13 +291,15 @@ class Sweeper:
         changed = Record(kind="meta", key=_EPOCH_KEY, body=body, version=current.version + 1)
         return not await records.replace([changed])
 
-    async def _hint(self, query: Query) -> bool:
-        """Hint what a query finds; return whether there was anything."""
+    async def _hint(self, query: Query) -> Query | None:
+        """Hint what a query finds; return the query for the next page, None behind the last."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
         pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
         await self._journal.update(pairs, point="after_hint_mark")
-        return bool(found)
+        if len(found) < query.limit:
+            return None
+        return replace(query, after=query.order_key(found[-1]))
 
     # --- retention ------------------------------------------------------------------------------
 
@@ -312,6 +321,11 @@ class Sweeper:
             gone = await self._journal.delete([item.id for item in found])
             if not gone:
                 return
+
+    async def forget_events(self) -> None:
+        """Delete stored events older than the retention."""
+        if self._settings.retention:
+            await self._mailbox.forget(self._clock.now() - self._settings.retention)
 
     async def _find(self, *where: Condition) -> Sequence[Execution]:
         return (await self._store.find(Query(where=where, descending=False, limit=_PAGE))).items
