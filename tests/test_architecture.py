@@ -50,11 +50,15 @@ validation
 --
 asides
 backends
-functions
+leadership
 results
+schedules
+--
+functions
 --
 catalog
 hookspecs
+timetable
 --
 plugins
 --
@@ -66,6 +70,7 @@ handlers
 stepbook
 --
 heart
+scheduler
 steps
 sweeper
 --

@@ -136,6 +136,9 @@ if TYPE_CHECKING:
     from worchflow_core.hookspecs import (
         hookimpl as hookimpl,
     )
+    from worchflow_core.leadership import (
+        Leader as Leader,
+    )
     from worchflow_core.models import (
         CLAIMABLE as CLAIMABLE,
     )
@@ -259,6 +262,15 @@ if TYPE_CHECKING:
     from worchflow_core.rules import (
         urgency as urgency,
     )
+    from worchflow_core.schedules import (
+        CatchUp as CatchUp,
+    )
+    from worchflow_core.schedules import (
+        Overlap as Overlap,
+    )
+    from worchflow_core.schedules import (
+        Schedule as Schedule,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -273,6 +285,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.step import (
         Step as Step,
+    )
+    from worchflow_core.timetable import (
+        ScheduleInfo as ScheduleInfo,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -361,6 +376,7 @@ _HOMES = {
     "filters": ("Filter",),
     "functions": ("Function", "Resource", "function"),
     "hookspecs": ("hookimpl",),
+    "leadership": ("Leader",),
     "models": (
         "CLAIMABLE",
         "FINAL",
@@ -387,6 +403,7 @@ _HOMES = {
     ),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
+    "schedules": ("CatchUp", "Overlap", "Schedule"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("BlockingStep", "Step"),
     "rules": (
@@ -400,6 +417,7 @@ _HOMES = {
         "standing",
         "urgency",
     ),
+    "timetable": ("ScheduleInfo",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

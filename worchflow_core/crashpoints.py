@@ -20,6 +20,7 @@ POINTS = (
     "after_requeue",
     "after_release",
     "after_steps_delete",
+    "after_tick_send",
 )
 """Each is the gap between two writes of the protocol's crash table, named by what was just done."""
 

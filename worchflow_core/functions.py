@@ -15,11 +15,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from worchflow_core.codec import UNTYPED, Codec
-from worchflow_core.cron import Cron, parse_cron
+from worchflow_core.cron import Cron
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
 from worchflow_core.events import Event
+from worchflow_core.models import Payload
 from worchflow_core.retries import RetryPolicy, make_retry_policy
+from worchflow_core.schedules import CatchUp, Overlap, Schedule, make_rule, parse_word
 from worchflow_core.step import BlockingStep, Step
 from worchflow_core.validation import check_function_id, check_tags
 
@@ -29,6 +31,9 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 DataT_contra = TypeVar("DataT_contra", contravariant=True)
 P = ParamSpec("P")
 V = TypeVar("V")
+
+MAX_SCHEDULE_DATA = 65_536
+"""How many bytes the event data of a schedule may take: it is read again and again."""
 
 Opener = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
 
@@ -65,7 +70,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         code: what was decorated.
         retry: how often and how soon a failed attempt is repeated.
         timeout: how long after the first attempt began the execution fails for good.
-        cron: when it runs by itself.
+        schedule: when it runs by itself, and how.
         on_failure, on_success: ids of functions to run when an execution has ended.
         priority: what its executions are sent with unless the send says otherwise.
         tags: what its executions are labelled with.
@@ -79,7 +84,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     code: Callable[..., Any]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta | None = None
-    cron: Cron | None = None
+    schedule: Schedule | None = None
     on_failure: str | None = None
     on_success: str | None = None
     priority: int = 0
@@ -99,6 +104,12 @@ class Function(Generic[DataT_contra, ResultT_co]):
     def is_async(self) -> bool:
         """Whether the code is `async def`; plain code runs in a thread."""
         return inspect.iscoroutinefunction(self.code)
+
+    @property
+    def cron(self) -> Cron | None:
+        """The cron expression of its schedule, where it has one."""
+        rule = self.schedule.rule if self.schedule else None
+        return rule if isinstance(rule, Cron) else None
 
     @property
     def code_version(self) -> str | None:
@@ -140,6 +151,10 @@ def function(
     timeout: Duration | None = None,
     cron: str | None = None,
     tz: str = "UTC",
+    every: Duration | None = None,
+    schedule_data: Any = None,
+    overlap: Overlap | str = Overlap.ALLOW,
+    catch_up: CatchUp | str = CatchUp.LATEST,
     on_failure: Function[Any, Any] | str | None = None,
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
@@ -157,6 +172,10 @@ def function(
     timeout: Duration | None = None,
     cron: str | None = None,
     tz: str = "UTC",
+    every: Duration | None = None,
+    schedule_data: Any = None,
+    overlap: Overlap | str = Overlap.ALLOW,
+    catch_up: CatchUp | str = CatchUp.LATEST,
     on_failure: Function[Any, Any] | str | None = None,
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
@@ -173,6 +192,12 @@ def function(
         timeout: fail for good this long after the first attempt began.
         cron: run by itself: five fields, or six with seconds first.
         tz: the IANA time zone of `cron`.
+        every: run by itself at this interval, counted from 1970 in UTC: "15m".
+        schedule_data: the event data of the executions that a schedule creates.
+        overlap: what to do at a tick while an earlier execution of the schedule has not ended:
+            `allow` both, `skip` the tick, or `queue` it until then.
+        catch_up: which ticks to fire that were missed while no scheduler ran: the `latest`, none
+            (`skip`), or `all`, at most the newest hundred.
         on_failure: a function to run, as an execution of its own, when one has failed for good;
             its event data is `{"execution": {...}}`.
         on_success: the same for one that completed.
@@ -194,17 +219,28 @@ def function(
             span = None if timeout is None else parse_duration(timeout, name="timeout")
             if span is not None and not span:
                 raise ValueError("timeout is 0; give a span above 0, or leave it out")
+            data_codec = Codec(data_type, f"event data of {name}")
+            rule = make_rule(cron, tz, every)
+            overlapping = parse_word(Overlap, overlap, "overlap")
+            catching_up = parse_word(CatchUp, catch_up, "catch_up")
             return Function(
                 id=check_function_id(name),
                 code=target,
                 retry=make_retry_policy(retries, retry_delay),
                 timeout=span,
-                cron=None if cron is None else parse_cron(cron, tz),
+                schedule=Schedule(
+                    rule=rule,
+                    data=_schedule_data(data_codec, schedule_data),
+                    overlap=overlapping,
+                    catch_up=catching_up,
+                )
+                if rule is not None
+                else None,
                 on_failure=_handler_id(on_failure, "on_failure"),
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
-                data_codec=Codec(data_type, f"event data of {name}"),
+                data_codec=data_codec,
                 result_codec=Codec(result_type, f"result of {name}"),
                 resources=MappingProxyType(resources),
                 origin=target.__module__,
@@ -367,6 +403,15 @@ def _resolvable_hints(code: Callable[..., Any]) -> dict[str, Any]:
                     "define the type at the top of the module, not under TYPE_CHECKING"
                 ) from None
     return hints
+
+
+def _schedule_data(codec: Codec, value: Any) -> Payload:
+    try:
+        return codec.encode(codec.coerce(value), limit=MAX_SCHEDULE_DATA)[0]
+    except InvalidInput as error:
+        raise FunctionError(
+            f"schedule_data is {value!r}, which it does not take: {error}"
+        ) from None
 
 
 def _handler_id(handler: Function[Any, Any] | str | None, option: str) -> str | None:
