@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import tomllib
@@ -15,7 +16,17 @@ from typing import Any
 import pytest
 
 import worchflow_core
-from worchflow_core import Function, Settings, format_duration, function, hookspecs, step
+from worchflow_core import (
+    Event,
+    Function,
+    Settings,
+    Step,
+    format_duration,
+    function,
+    hookspecs,
+    load_settings,
+    step,
+)
 from worchflow_core.cli.entry import build
 from worchflow_core.cli.flags import global_parameters
 from worchflow_core.testing import Harness
@@ -96,10 +107,26 @@ def test_every_setting_is_documented_with_its_default() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=short)
 def test_pages_name_only_settings_that_exist(path: Path) -> None:
     known = {f"WORCHFLOW_{name.upper()}" for name in Settings.model_fields}
-    known |= {"WORCHFLOW_SAMPLE_AUDIT_FILE"}  # the sample's own
+    known |= {"WORCHFLOW_DASHBOARD_AUTH", "WORCHFLOW_SAMPLE_AUDIT_FILE"}  # plugins' own
     known |= {"WORCHFLOW_TEST_REDIS_URL", "WORCHFLOW_TEST_MONGODB_URL"}  # the fixtures' own
     found = set(re.findall(r"\bWORCHFLOW_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8")))
     assert found <= known
+
+
+def test_example_environment_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [key for key in os.environ if key.startswith("WORCHFLOW_")]:
+        monkeypatch.delenv(name)
+    settings = load_settings(env_file=ROOT / ".env.example")
+    assert settings.store_url is not None
+    assert settings.queue_url is not None
+    assert settings.require_store
+    names = set(re.findall(r"^#?(WORCHFLOW_[A-Z_]+)=", read(".env.example"), re.MULTILINE))
+    assert names <= {f"WORCHFLOW_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_compose_file_publishes_on_the_loopback_address_only() -> None:
+    published = re.findall(r'^ +- "([\d.:]+:\d+)"$', read("docker-compose.yml"), re.MULTILINE)
+    assert published == ["127.0.0.1:6379:6379", "127.0.0.1:27017:27017"]
 
 
 def test_settings_say_what_they_mean() -> None:
@@ -239,6 +266,20 @@ def test_functions_of_the_examples_do_what_they_say(
     example: Function[Any, Any] = example_with(page, name)
     with Harness([example]) as harness:
         assert harness.run(example, data).result == result
+
+
+def test_handler_example_reads_what_a_handler_gets() -> None:
+    handler = example_with("docs/writing-functions.md", "payment_failed")
+
+    @function(id="always-fails", retries=0, on_failure=handler)
+    async def always_fails(event: Event[Any], step: Step) -> None:
+        raise ValueError("no money")
+
+    with Harness([handler, always_fails]) as harness:
+        harness.run(always_fails, id="one")
+        (handler_run,) = harness.run_all()
+    assert handler_run.ran == ("Tell somebody",)
+    assert handler_run.execution.parent == "one"
 
 
 def test_typed_example_returns_its_type() -> None:

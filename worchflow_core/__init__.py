@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from worchflow_core.version import VERSION
+from worchflow_core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from worchflow_core.app import (
@@ -436,7 +436,6 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = VERSION
 __all__ = sorted(_HOME_OF)
 
 

@@ -126,7 +126,9 @@ class Attempt:
             error = raised
         self._task = None
         await self._finish_steps()
-        return self._outcome(error, payload)
+        outcome = self._outcome(error, payload)
+        self.book.close()
+        return outcome
 
     async def _run_code(self) -> str:
         function, execution, around = self.function, self.execution, self._around
@@ -179,6 +181,7 @@ class Attempt:
     def _outcome(self, error: BaseException | None, payload: str | None) -> Outcome | None:
         book = self.book
         signals, errors = _split(error)
+        signals += book.pauses
         stopping = book.signal if (book.was_raised or self._is_interrupted) else None
         if stopping is not None:
             signals.append(stopping)
@@ -188,14 +191,19 @@ class Attempt:
                     return self._ended_by(signal)
         if errors:
             return self._failed(errors[0])
-        for signal in signals:
+        pauses = [signal for signal in signals if isinstance(signal, (Suspend, StepBackoff))]
+        if pauses:
             if payload is not None and error is None:
                 logger.warning(
                     "function %s swallowed the signal to pause and returned; it is paused all the "
                     "same: let BaseException pass",
                     self.function.id,
                 )
-            return self._ended_by(signal)
+            return self._paused(pauses)
+        for title in book.forgotten:
+            return self._failed(
+                NonRetriable(f"step {title!r} was called and never awaited; put await before it")
+            )
         return Outcome(
             status=Status.COMPLETED,
             result=payload,
@@ -214,13 +222,22 @@ class Attempt:
                 limit = self.function.timeout
                 reason = ExecutionTimeout(f"took longer than {limit}, its timeout")
                 return self._of(Status.FAILED, failure=failure_of(reason), counts=True)
-            case StepBackoff():
-                return self._of(Status.RETRYING, failure=signal.failure, due_at=signal.wake_at)
-            case Suspend():
-                status = Status.WAITING if signal.waits else Status.SLEEPING
-                return self._of(status, due_at=signal.wake_at, waits=signal.waits)
             case _:
                 return self._of(Status.QUEUED, failure=self.execution.error)
+
+    def _paused(self, pauses: Sequence[Suspend | StepBackoff]) -> Outcome:
+        """Go on at the earliest moment, or event, that any branch waits for."""
+        moments = [pause.wake_at for pause in pauses if pause.wake_at is not None]
+        due_at = min(moments, default=None)
+        backoffs = [pause for pause in pauses if isinstance(pause, StepBackoff)]
+        waits = sorted(
+            {key for pause in pauses if isinstance(pause, Suspend) for key in pause.waits}
+        )
+        status = Status.WAITING if waits else Status.SLEEPING
+        failure = None
+        if backoffs:
+            status, failure = Status.RETRYING, min(backoffs, key=lambda item: item.wake_at).failure
+        return self._of(status, failure=failure, due_at=due_at, waits=tuple(sorted(waits)))
 
     def _failed(self, error: BaseException) -> Outcome:
         failure = failure_of(error)

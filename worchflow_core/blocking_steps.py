@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from worchflow_core.durations import Duration
-from worchflow_core.errors import StepTimeout, WorchflowError
+from worchflow_core.errors import StepTimeout
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
-from worchflow_core.stepbook import StepBook, StepCall, running_step
+from worchflow_core.stepbook import StepBook, StepCall, running_step, wrapped
 from worchflow_core.steps import StepFactsOf
 
 
@@ -92,9 +92,7 @@ class BlockingSteps(StepFactsOf):
         except Exception as error:
             return None, book.failed(call, error, started_at)
         except BaseException as error:
-            wrapped = WorchflowError(f"step {call.title!r} raised {type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            return None, book.failed(call, wrapped, started_at)
+            return None, book.failed(call, wrapped(call, error), started_at)
         finally:
             running_step.reset(token)
             book.current = None

@@ -79,15 +79,35 @@ def live_workers_with(
 def why_waiting(
     execution: Execution, workers: Sequence[Worker], now: datetime | None = None
 ) -> str | None:
-    """Return why an execution does not run, in a sentence; None when it runs or has ended."""
+    """Return why an execution does not run, in a sentence; None when it runs or has ended.
+
+    One whose worker is silent is said to wait for the end of that worker's lease.
+    """
     moment = now or datetime.now(UTC)
-    if execution.status.is_final or execution.owner is not None:
+    if execution.status.is_final:
         return None
+    if execution.owner is not None:
+        return _why_silent(execution.owner, workers, moment)
     if execution.due_at is not None and execution.due_at > moment:
         return f"{execution.status.value}, due {human_age(execution.due_at, moment)}"
     if not live_workers_with(execution.function, workers, moment):
         return no_worker(execution.function)
     return "waiting for a worker to take it"
+
+
+def _why_silent(owner: str, workers: Sequence[Worker], now: datetime) -> str | None:
+    worker = next((item for item in workers if item.id == owner), None)
+    if worker is None or not is_live(worker, now):
+        return "its worker is gone; the next sweep of a live worker releases it"
+    if worker.beat_at is None or worker.lease_until is None:
+        return None
+    # Two beats and a half fit into the time after which silence is worth a word.
+    if now - worker.beat_at <= (worker.lease_until - worker.beat_at) / 3 + _SLACK:
+        return None
+    return (
+        f"its worker {worker.name} was last heard of {human_age(worker.beat_at, now)}; "
+        f"others may take it over {human_age(worker.lease_until, now)}"
+    )
 
 
 def no_worker(function: str) -> str:

@@ -66,7 +66,7 @@ def _failure(error: BaseException, reason: str, depth: int) -> Failure:
         cause = error.__context__
     return Failure(
         type=type_name(error),
-        message=trim(_message(error)),
+        message=trim(message_of(error)),
         traceback=trim(_traceback(error)) if depth == 0 else None,
         cause=_failure(cause, _reason(cause), depth + 1) if cause and depth < _CAUSES else None,
         reason=reason,
@@ -93,10 +93,11 @@ def trim(text: str) -> str:
     return f"{head}\n... {len(clean):,} characters in all, the middle left out ...\n{tail}"
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return an exception's text; never raises, whatever its own methods do."""
     try:
         return str(error)
-    except Exception as second:
+    except BaseException as second:
         return f"(its text cannot be made: {type(second).__name__})"
 
 
@@ -104,7 +105,7 @@ def _traceback(error: BaseException) -> str:
     try:
         own = _without_engine(error.__traceback__)
         return "".join(tracebacks.format_exception(type(error), error, own, limit=-50))
-    except Exception:
+    except BaseException:
         return "".join(tracebacks.format_tb(error.__traceback__, limit=-50))
 
 

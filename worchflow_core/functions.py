@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import re
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -12,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
-from weakref import WeakKeyDictionary
 
+from worchflow_core.annotations import type_hints
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.cron import Cron
 from worchflow_core.durations import Duration, parse_duration
@@ -328,26 +326,6 @@ def stamped(
     return replace(function, origin=origin, distribution=distribution, version=version)
 
 
-_declared: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-
-def declared_result(code: Callable[..., Any]) -> Any:
-    """Return the type that a step's code declares to return, or `UNTYPED`."""
-    target = inspect.unwrap(getattr(code, "func", code))
-    if not inspect.isroutine(target):
-        target = getattr(type(target), "__call__", target)  # noqa: B004 - its annotations are wanted
-    if isinstance(target, type) or not getattr(target, "__annotations__", None):
-        return UNTYPED
-    try:
-        return _declared[target]
-    except (KeyError, TypeError):
-        hint = _hints(target).get("return", UNTYPED)
-    declared = UNTYPED if isinstance(hint, TypeVar) else hint
-    with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
-        _declared[target] = declared
-    return declared
-
-
 def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], Any, Any]:
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise FunctionError(f"function {name!r} is a generator; use return instead of yield")
@@ -369,7 +347,7 @@ def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], 
             f"function {name!r} must take an event and a step: write def f(event, step), and give "
             "every further parameter a default or Resource(...)"
         )
-    hints = _hints(code)
+    hints = type_hints(code)
     return resources, _event_type(hints.get(positional[0].name)), hints.get("return", UNTYPED)
 
 
@@ -378,31 +356,6 @@ def _event_type(hint: Any) -> Any:
         (data_type,) = typing.get_args(hint)
         return UNTYPED if isinstance(data_type, TypeVar) else data_type
     return UNTYPED
-
-
-def _hints(code: Callable[..., Any]) -> dict[str, Any]:
-    """Return a callable's annotations as types; what cannot be resolved counts as undeclared."""
-    try:
-        return typing.get_type_hints(code, include_extras=True)
-    except Exception:  # names under TYPE_CHECKING, or local to a function
-        return _resolvable_hints(code)
-
-
-def _resolvable_hints(code: Callable[..., Any]) -> dict[str, Any]:
-    closure = inspect.getclosurevars(code).nonlocals if inspect.isfunction(code) else {}
-    scope = {**getattr(code, "__globals__", {}), **closure}
-    hints: dict[str, Any] = {}
-    for name, hint in getattr(code, "__annotations__", {}).items():
-        holder = type("holder", (), {"__annotations__": {name: hint}})
-        try:
-            hints.update(typing.get_type_hints(holder, scope, include_extras=True))
-        except Exception as error:
-            if re.search(r"\bEvent\b", str(hint)) or name == "return":
-                raise FunctionError(
-                    f"the annotation {hint!r} of {name!r} cannot be resolved ({error}); import or "
-                    "define the type at the top of the module, not under TYPE_CHECKING"
-                ) from None
-    return hints
 
 
 def _schedule_data(codec: Codec, value: Any) -> Payload:

@@ -71,7 +71,8 @@ class Heart:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self._last_turn = 0.0
+        self._watched_at = 0.0
+        self._stalled = 0.0
         self._warned_stall = False
         self._silent = 0
         self._last_beat: datetime | None = None
@@ -80,7 +81,7 @@ class Heart:
         """Begin to beat; the worker must have registered."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._last_turn = self._clock.lease_time()
+        self._watched_at = self._clock.lease_time()
         self._thread = threading.Thread(target=self._run, name="worchflow-heart", daemon=True)
         self._thread.start()
 
@@ -148,11 +149,18 @@ class Heart:
             self._loop.call_soon_threadsafe(self._listener.on_beat, beat)
 
     def _watch_loop(self) -> None:
-        """Ask the loop to turn, and judge how long ago it last did."""
+        """Ask the loop to turn, and judge for how long it has not.
+
+        Only time that this thread lived through counts: when the whole process stood still
+        (frozen, or on a suspended machine) the loop could not turn either.
+        """
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._turned)
-        stalled = self._clock.lease_time() - self._last_turn
+        now = self._clock.lease_time()
+        self._stalled += min(now - self._watched_at, self._interval * 2)
+        self._watched_at = now
+        stalled = self._stalled
         limit = self._lease.span.total_seconds() * 2
         if stalled > limit:
             logger.critical(
@@ -174,7 +182,7 @@ class Heart:
             )
 
     def _turned(self) -> None:
-        self._last_turn = self._clock.lease_time()
+        self._stalled = 0.0
         self._warned_stall = False
 
     def _blocked_in(self) -> str:

@@ -88,7 +88,9 @@ def worchflow_add_functions() -> Iterable[Function[Any, Any]]:  # type: ignore[e
 def worchflow_add_commands(cli: typer.Typer) -> None:
     """Add commands to the `worchflow` command line; import what they need inside them.
 
-    Called when a command is run or help is shown; keep it quick.
+    Called when help is shown or a command is run that the core does not have; keep it quick.
+    Each command also gets the global flags. A command that takes `ctx: typer.Context` finds the
+    settings they override in `ctx.find_root().obj`, for `Worchflow(overrides=...)`.
     """
 
 

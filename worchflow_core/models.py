@@ -289,6 +289,7 @@ class Worker:
         id: random per process start, and again after it was declared dead.
         name: what people call it: host and process id unless set.
         host, pid, version: where it runs and which Worchflow.
+        origin: names its process so that a neighbour can see that it is gone; empty if unknown.
         state: where it stands; a backend sets `dead`, a worker the rest.
         started_at: when it registered.
         concurrency: how many executions it runs at once.
@@ -307,6 +308,7 @@ class Worker:
     started_at: datetime
     concurrency: int
     functions: tuple[str, ...]
+    origin: str = ""
     running: tuple[RunningExecution, ...] = ()
     beat_at: datetime | None = None
     lease_until: datetime | None = None

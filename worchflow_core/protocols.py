@@ -185,6 +185,9 @@ class Store(Backend, Protocol):
     async def bury(self, worker_ids: Collection[str], *, overdue: timedelta) -> Collection[str]:
         """Declare dead those of these workers whose lease ended `overdue` ago by the store's clock.
 
+        A negative `overdue` also takes those whose lease ends within that span: the sweeper knows
+        for certain that their processes have ended.
+
         Returns the ids that are now dead or were before. A buried worker's next beat tells it so.
         """
 

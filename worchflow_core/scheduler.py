@@ -29,7 +29,7 @@ from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.schedules import Overlap, due_ticks, id_prefix, tick_id
 from worchflow_core.settings import Settings
 from worchflow_core.timetable import ScheduleInfo, Timetable
-from worchflow_core.version import VERSION
+from worchflow_core.version import __version__
 
 logger = logging.getLogger("worchflow")
 
@@ -155,7 +155,7 @@ class Scheduler:
             name=self.name,
             host=socket.gethostname(),
             pid=os.getpid(),
-            version=VERSION,
+            version=__version__,
             state=WorkerState.STOPPED,
             started_at=clock.now(),
             concurrency=1,

@@ -18,12 +18,13 @@ from worchflow_core.heart import Heart
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Beat, RunningExecution, Worker, WorkerState
+from worchflow_core.origin import own_origin
 from worchflow_core.plugins import Plugins
 from worchflow_core.running import Running
 from worchflow_core.settings import Settings
 from worchflow_core.signals import Cancelled, Released, Superseded
 from worchflow_core.threads import ThreadPool
-from worchflow_core.version import VERSION
+from worchflow_core.version import __version__
 
 logger = logging.getLogger("worchflow")
 
@@ -192,7 +193,8 @@ class Session:
             name=self._name,
             host=socket.gethostname(),
             pid=os.getpid(),
-            version=VERSION,
+            version=__version__,
+            origin=own_origin(),
             state=self._state,
             started_at=self._started_at,
             concurrency=self._settings.concurrency,

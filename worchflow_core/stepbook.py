@@ -10,12 +10,13 @@ import hashlib
 import inspect
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.annotations import declared_result
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
@@ -25,13 +26,13 @@ from worchflow_core.errors import (
     NonRetriable,
     RetryAfter,
     StepOutcomeUnknown,
+    WorchflowError,
 )
-from worchflow_core.failures import failure_of, is_final
-from worchflow_core.functions import declared_result
+from worchflow_core.failures import failure_of, is_final, message_of
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import RetryPolicy, make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.validation import check_title
 
 running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
@@ -62,10 +63,12 @@ class StepBook:
         tries: steps that failed in this attempt.
         step_failures: failures per step id, for steps with their own retries.
         signal: why every further step call has to unwind; None while all is well.
+        pauses: what the branches wait for; the earliest of all wakes the execution.
         was_raised: the signal has reached user code.
         is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
+        pending: steps that were called and not yet awaited, by id.
     """
 
     def __init__(
@@ -83,10 +86,12 @@ class StepBook:
         self.tries: list[StepTry] = []
         self.step_failures = dict(execution.step_failures)
         self.signal: ControlSignal | None = None
+        self.pauses: list[Suspend | StepBackoff] = []
         self.was_raised = False
         self.is_abandoned = False
         self.exhausted: BaseException | None = None
         self.current: str | None = None
+        self.pending: dict[str, tuple[str, Coroutine[Any, Any, Any]]] = {}
         self.clock = clock
         self.plugins = plugins
         self._max_payload = max_payload
@@ -186,6 +191,29 @@ class StepBook:
         """Let the next step call unwind with `signal`; the first signal stands."""
         if self.signal is None:
             self.signal = signal
+
+    def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
+        """Note that a branch has to wait, and return what it is to raise."""
+        self.pauses.append(signal)
+        self.stop(signal)
+        self.was_raised = True
+        return signal
+
+    def close(self) -> None:
+        """Let nothing more begin: the attempt has ended, whatever tasks it has left running."""
+        self.signal = Superseded("this attempt has ended")
+        self.is_abandoned = True
+        for _, call in self.pending.values():
+            call.close()
+
+    @property
+    def forgotten(self) -> list[str]:
+        """The titles of steps that were called and neither awaited nor cancelled."""
+        return [
+            title
+            for title, call in self.pending.values()
+            if inspect.getcoroutinestate(call) == inspect.CORO_CREATED
+        ]
 
     # --- replay ---------------------------------------------------------------------------------
 
@@ -298,10 +326,16 @@ class StepBook:
             if isinstance(error, RetryAfter)
             else call.policy.delay(count, random.random())
         )
-        self.stop(StepBackoff(now + wait, failure))
-        self.was_raised = True
-        assert self.signal is not None
-        return self.signal
+        return self.pause(StepBackoff(now + wait, failure))
+
+
+def wrapped(call: StepCall, error: BaseException) -> Exception:
+    """Return what a step raised that is no `Exception` as one that is, so that it ends nobody."""
+    wrapper = WorchflowError(
+        f"step {call.title!r} raised {type(error).__name__}: {message_of(error)}"
+    )
+    wrapper.__cause__ = error
+    return wrapper
 
 
 def _caller() -> object:

@@ -14,7 +14,7 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
-from worchflow_core.stepbook import StepBook, StepCall, running_step
+from worchflow_core.stepbook import StepBook, StepCall, running_step, wrapped
 from worchflow_core.threads import ThreadPool
 
 
@@ -78,7 +78,9 @@ class Steps(StepFactsOf):
             timeout=timeout,
             once=once,
         )
-        return self._perform(call)
+        performing = self._perform(call)
+        self._book.pending[call.step_id] = (title, performing)
+        return performing
 
     def __call__(self, title: str, **options: Any) -> Callable[[Callable[[], Any]], Any]:
         """Run the decorated nested function as a step."""
@@ -99,6 +101,7 @@ class Steps(StepFactsOf):
 
     async def _perform(self, call: StepCall) -> Any:
         book = self._book
+        del book.pending[call.step_id]
         book.check()
         if book.is_recorded(call):
             return book.replay(call)
@@ -143,9 +146,7 @@ class Steps(StepFactsOf):
         except Exception as error:
             return None, book.failed(call, error, started_at)
         except BaseException as error:  # SystemExit and its kin must not end the worker
-            wrapped = WorchflowError(f"step {call.title!r} raised {type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            return None, book.failed(call, wrapped, started_at)
+            return None, book.failed(call, wrapped(call, error), started_at)
         finally:
             if book.current == call.title:
                 book.current = None

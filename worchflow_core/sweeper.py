@@ -6,6 +6,7 @@ Each action is a compare-and-set, so any number of sweepers is safe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -28,6 +29,7 @@ from worchflow_core.models import (
     Status,
     WorkerState,
 )
+from worchflow_core.origin import is_gone
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import Settings
 
@@ -65,6 +67,8 @@ class Sweeper:
         beats = settings.heartbeat.total_seconds() * 3
         self._trusted_from = self._clock.lease_time() + beats
         interval = settings.sweep_interval.total_seconds()
+        with contextlib.suppress(StoreUnavailable, ConnectionError):
+            await self.bury_neighbours()  # at once: whoever restarts a worker waits for its work
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
@@ -97,11 +101,27 @@ class Sweeper:
         if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
             self.note_outage()  # this process itself stood still
         self._last_pass = now
+        await self.bury_neighbours()
         if now >= self._trusted_from:
             await self.release_dead()
         await self._expire()
         await self._cancel()
         await self._follow_up()
+
+    async def bury_neighbours(self) -> None:
+        """Bury, lease or no lease, the workers of this machine whose process has ended."""
+        workers = await self._store.workers()
+        gone = [
+            worker
+            for worker in workers
+            if worker.state is not WorkerState.DEAD and is_gone(worker.origin)
+        ]
+        if not gone:
+            return
+        last = max(worker.lease_until or worker.started_at for worker in gone)
+        overdue = min(timedelta(0), self._clock.now() - last) - self._settings.lease
+        buried = await self._bury([worker.id for worker in gone], overdue, "its process has ended")
+        await self._release(await self._owned(Operator.IN, buried))
 
     async def release_dead(self) -> None:
         """Declare overdue workers dead and release what they, or nobody known, own."""
@@ -115,17 +135,9 @@ class Sweeper:
             and worker.lease_until < now
         ]
         if overdue:
-            buried = await self._store.bury(overdue, overdue=timedelta(0))
-            if buried:
-                logger.warning("worker %s is declared dead: no heartbeat", ", ".join(buried))
-        self._journal.reach("after_bury")
+            await self._bury(overdue, timedelta(0), "no heartbeat")
         alive = {item.id for item in workers if item.state is not WorkerState.DEAD}
-        query = Query(
-            where=(Condition("owner", Operator.NOT_IN, tuple(alive - set(overdue))),),
-            descending=False,
-            limit=_PAGE,
-        )
-        owned = (await self._store.find(query)).items
+        owned = await self._owned(Operator.NOT_IN, alive - set(overdue))
         if owned:
             # Read the workers again, after the executions: one that registered meanwhile lives.
             workers = await self._store.workers()
@@ -136,6 +148,18 @@ class Sweeper:
             if worker.state is WorkerState.DEAD and ended is not None and ended < now - _DEAD_KEPT:
                 gone = replace(worker, state=WorkerState.STOPPED)
                 await asyncio.to_thread(self._store.beat, gone, lease=self._settings.lease)
+
+    async def _bury(
+        self, worker_ids: Collection[str], overdue: timedelta, why: str
+    ) -> Collection[str]:
+        buried = await self._store.bury(worker_ids, overdue=overdue)
+        if buried:
+            logger.warning("worker %s is declared dead: %s", ", ".join(buried), why)
+        self._journal.reach("after_bury")
+        return buried
+
+    async def _owned(self, operator: Operator, owners: Collection[str]) -> Sequence[Execution]:
+        return await self._find(Condition("owner", operator, tuple(owners)))
 
     async def _release(self, lost: Collection[Execution]) -> None:
         if not lost:
@@ -157,7 +181,8 @@ class Sweeper:
         released = await self._journal.update(pairs)
         self._journal.reach("after_requeue")
         if released:
-            logger.warning("released %d executions of dead workers", len(released))
+            count = len(released)
+            logger.warning("released %d execution%s of dead workers", count, "s" * (count != 1))
 
     async def _expire(self) -> None:
         now = self._clock.now()

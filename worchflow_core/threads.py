@@ -35,8 +35,10 @@ class ThreadPool:
         context = contextvars.copy_context()
 
         def work() -> None:
+            answer: tuple[T | None, BaseException | None] = (None, None)
             try:
-                answer: tuple[T | None, BaseException | None] = (context.run(call, *args), None)
+                if not future.cancelled():  # nobody waited long enough for a thread
+                    answer = (context.run(call, *args), None)
             except BaseException as error:
                 answer = (None, error)
             with self._lock:
@@ -78,7 +80,9 @@ def _deliver(future: asyncio.Future[Any], value: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):
-        future.set_exception(RuntimeError("the code raised StopIteration"))
+    elif isinstance(error, (StopIteration, GeneratorExit)):  # a coroutine would take it for its own
+        wrapper = RuntimeError(f"the code raised {type(error).__name__}")
+        wrapper.__cause__ = error
+        future.set_exception(wrapper)
     else:
         future.set_exception(error)

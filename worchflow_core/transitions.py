@@ -23,6 +23,12 @@ from worchflow_core.models import (
 ATTEMPTS_KEPT = 50
 """How many attempts an execution's record keeps, the newest."""
 
+TRIES_KEPT = 20
+"""How many failed steps an attempt in that history keeps, the newest."""
+
+BRIEF = 1024
+"""How many characters of an error's text history keeps; the newest error is kept in full."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -299,10 +305,22 @@ def _with_attempt(execution: Execution, outcome: Outcome, now: datetime) -> tupl
         started_at=execution.claimed_at or now,
         ended_at=now,
         outcome="released" if outcome.status is Status.QUEUED else outcome.status.value,
-        error=replace(failure, traceback=None, cause=None) if failure else None,
-        tries=outcome.tries,
+        error=_brief(failure),
+        tries=tuple(
+            replace(item, error=_brief(item.error)) for item in outcome.tries[-TRIES_KEPT:]
+        ),
     )
     return (*execution.attempts, attempt)[-ATTEMPTS_KEPT:]
+
+
+def _brief(failure: Failure | None) -> Failure | None:
+    """Return a failure as history keeps it: fifty attempts must fit into one record."""
+    if failure is None:
+        return None
+    message = failure.message
+    if len(message) > BRIEF:
+        message = message[: BRIEF - 1] + "…"
+    return replace(failure, message=message, traceback=None, cause=None)
 
 
 def _crash_attempt(execution: Execution, now: datetime) -> tuple[Attempt, ...]:

@@ -1,5 +1,5 @@
-"""The version of this distribution; pyproject.toml says the same."""
+"""The version of this Worchflow, for every room that has to name it."""
 
 from __future__ import annotations
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"

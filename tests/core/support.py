@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from worchflow_core import Execution, Function, Worchflow
+from worchflow_core import Execution, Function, StoreUnavailable, Worchflow
+from worchflow_plugins.memory import MemoryQueue, MemoryStepCache, MemoryStore
 
 T = TypeVar("T")
 
@@ -106,3 +108,70 @@ def outcome_of(function: Function[Any, Any], data: Any = None, **options: Any) -
             return await outcome(app, function, data)
 
     return run(main())
+
+
+class Faulty:
+    """A store in front of another that can be away, or lose the answers to what it did.
+
+    Attributes:
+        away: names of methods that raise without doing anything; "*" means all.
+        deaf: names of methods that do it and raise all the same.
+        calls: how often each method was called.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.away: set[str] = set()
+        self.deaf: set[str] = set()
+        self.calls: Counter[str] = Counter()
+        self.refuse: Callable[[str, tuple[Any, ...]], BaseException | None] = lambda name, args: (
+            None
+        )
+
+    async def __aenter__(self) -> Faulty:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *details: Any) -> None:
+        await self.inner.__aexit__(*details)
+
+    @property
+    def records(self) -> Any:
+        return self.inner.records
+
+    def describe(self) -> str:
+        return "faulty"
+
+    def beat(self, worker: Any, *, lease: Any) -> Any:
+        self._check("beat", (worker,))
+        return self.inner.beat(worker, lease=lease)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self._check(name, args)
+            await asyncio.sleep(0)
+            answer = await method(*args, **kwargs)
+            if name in self.deaf:
+                raise StoreUnavailable("the answer was lost")
+            return answer
+
+        return call
+
+    def _check(self, name: str, args: tuple[Any, ...]) -> None:
+        self.calls[name] += 1
+        if self.away & {name, "*"}:
+            raise StoreUnavailable("the store is away")
+        error = self.refuse(name, args)
+        if error is not None:
+            raise error
+
+
+def faulty_memory() -> tuple[Faulty, dict[str, Any]]:
+    """Return a faulty store in memory, and the options that give an application its backends."""
+    name = uuid4().hex
+    store = Faulty(MemoryStore(name))
+    return store, {"store": store, "queue": MemoryQueue(name), "step_cache": MemoryStepCache(name)}

@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         os.environ["NO_COLOR"] = "1"
     _prepare_logging(is_debugging, is_verbose="--verbose" in arguments or "-v" in arguments)
     try:
-        answer = build().main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        answer = build().main(args=arguments, prog_name=PROGRAM, obj={}, standalone_mode=False)
         return answer if isinstance(answer, int) else exits.DONE
     except typer.Exit as stop:
         return stop.exit_code

@@ -53,6 +53,8 @@ def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
         if param.name == "module":
             value = (*kept.get("module", ()), *value)
         kept[param.name] = value
+        # Commands of plugins hand this to `Worchflow(overrides=...)`.
+        ctx.find_root().obj = Flags(**kept).overrides()
     return value
 
 

@@ -183,10 +183,10 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     status = output.status(execution.status.value)
     output.data(f"{printable(execution.function)}  {printable(execution.id)}  {status}")
     output.data("   ".join(_facts(execution, now)))
-    if not execution.status.is_final and execution.owner is None:
+    if not execution.status.is_final:
         reason = why_waiting(execution, await client.workers(), now)
         if reason is not None:
-            output.data(reason)
+            output.data(printable(reason))
     lines = step_lines(execution, recorded)
     if lines:
         output.data("")

@@ -61,7 +61,7 @@ def worker(
     settings = {"concurrency": concurrency, "grace": grace, "log": log_format}
     extra = {key: value for key, value in settings.items() if value is not None}
     if processes > 1 or reload:
-        command = ["worker", *_flag_arguments(flags), *_option_arguments(extra)]
+        command = [*_flag_arguments(flags), "worker", *_option_arguments(extra)]
         if only:
             command += ["--only", only]
         if burst:
@@ -113,12 +113,12 @@ def dev(
         output.say('reload is off; install it with: pip install "worchflow[reload]"')
         reload = False
     shared = _flag_arguments(flags)
-    children = _children(["worker", *shared], 1, None)
+    children = _children([*shared, "worker"], 1, None)
     if dashboard and _has_dashboard():
         from worchflow_core.cli.supervisor import Child
 
         address = ["--host", host, "--port", str(port)]
-        children.append(Child(command=["dashboard", *shared, *address], is_worker=False))
+        children.append(Child(command=[*shared, "dashboard", *address], is_worker=False))
         if not flags.quiet:
             output.say(f"dashboard   http://{host}:{port}")
     raise typer.Exit(_supervise(flags, children, {}, is_reloading=reload))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from worchflow_core import Settings, Store, hookimpl
+from worchflow_core import hookimpl
 
 if TYPE_CHECKING:
+    from worchflow_core import Settings, Store
     from worchflow_plugins.mongo.store import MongoStore as MongoStore
 
 __all__ = ["MongoStore"]

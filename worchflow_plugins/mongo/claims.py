@@ -44,7 +44,7 @@ class Claims:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._unanswered: dict[ObjectId, _Unanswered] = {}
-        self._rechecked_at = 0.0
+        self._rechecked_at: dict[str, float] = {}
         self._strays_at = 0.0
 
     async def claim(
@@ -107,13 +107,15 @@ class Claims:
             return await self._read(ids, token) if result.modified_count else []
         except BaseException as error:
             # Also when cancelled: what was claimed must come back to somebody.
-            until = time.monotonic() + _RECHECKED_FOR
-            self._unanswered[token] = _Unanswered(owner, set(ids), until)
-            if not (isinstance(error, Exception) and is_lost_answer(error)):
-                raise
-            found = await self._read(ids, token)
-            self._unanswered[token].ids -= {item["id"] for item in found}
-            return found
+            lost = _Unanswered(owner, set(ids), time.monotonic() + _RECHECKED_FOR)
+            try:
+                if not (isinstance(error, Exception) and is_lost_answer(error)):
+                    raise
+                found = await self._read(ids, token)
+                lost.ids -= {item["id"] for item in found}
+                return found
+            finally:
+                self._unanswered[token] = lost
 
     async def _read(self, ids: Collection[str], token: ObjectId) -> list[Document]:
         wanted = {"id": {"$in": list(ids)}, "claimToken": token}
@@ -123,19 +125,23 @@ class Claims:
     async def _recover(self, owner: str, limit: int) -> list[Document]:
         """Return claims of this owner that were made without our knowing."""
         now = time.monotonic()
-        if now - self._rechecked_at < _RECHECK_INTERVAL:
+        if now - self._rechecked_at.get(owner, 0.0) < _RECHECK_INTERVAL:
             return []
-        self._rechecked_at = now
+        self._rechecked_at[owner] = now
         found: list[Document] = []
-        for token, claim in list(self._unanswered.items()):
-            if not claim.ids or claim.owner != owner or claim.until < now:
-                # Another owner's claims are released with that owner's lease.
-                self._unanswered.pop(token, None)
+        for token in [key for key, claim in self._unanswered.items() if claim.owner == owner]:
+            # Taken out while it is asked for, so that no two calls hand on the same claim.
+            claim = self._unanswered.pop(token, None)
+            if claim is None or not claim.ids or claim.until < now:
                 continue
-            made = [item for item in await self._read(claim.ids, token) if item["owner"] == owner]
-            made = made[: limit - len(found)]
-            claim.ids -= {item["id"] for item in made}
-            found += made
+            try:
+                made = await self._read(claim.ids, token)
+                made = [item for item in made if item.get("owner") == owner]
+                made = made[: limit - len(found)]
+                claim.ids -= {item["id"] for item in made}
+                found += made
+            finally:
+                self._unanswered[token] = claim
         return found
 
     # --- choosing -------------------------------------------------------------------------------

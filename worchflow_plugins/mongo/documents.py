@@ -19,11 +19,12 @@ from worchflow_core import (
     Fields,
     Status,
     StepRecord,
+    attempt_to_wire,
     execution_from_wire,
+    failure_to_wire,
     step_to_wire,
     to_millis,
 )
-from worchflow_core.wire import attempt_to_wire, failure_to_wire
 from worchflow_plugins.mongo.native import MISSING, native
 
 Document = dict[str, Any]

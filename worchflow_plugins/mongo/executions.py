@@ -10,14 +10,7 @@ from bson.errors import BSONError
 from pymongo import DeleteMany, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
-from worchflow_core import (
-    FINAL,
-    Change,
-    Created,
-    Execution,
-    is_applied,
-    to_millis,
-)
+from worchflow_core import FINAL, Change, Created, Execution, is_applied, to_millis
 from worchflow_plugins.mongo.connection import Connection
 from worchflow_plugins.mongo.documents import (
     Document,

@@ -66,9 +66,10 @@ DUE = Index(
     key=_key("eventName", "-priority", "dueAt"),
     partial={"dueAt": {"$gte": 0}},
 )
+# Not (status, createdAt): the original has that one, over all documents.
 FOREIGN = Index(
     collection="executions",
-    key=_key("status", "createdAt"),
+    key=_key("status", "eventName", "createdAt"),
     partial={"_id": {"$type": "objectId"}},
 )
 ENDED = Index(

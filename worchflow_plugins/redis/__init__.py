@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from worchflow_core import Queue, Settings, StepCache, hookimpl
+from worchflow_core import hookimpl
 
 if TYPE_CHECKING:
+    from worchflow_core import Queue, Settings, StepCache
     from worchflow_plugins.redis.queue import RedisQueue as RedisQueue
     from worchflow_plugins.redis.step_cache import RedisStepCache as RedisStepCache
 

@@ -27,11 +27,21 @@ _REST = 0.1
 
 
 class Checkpoints:
-    """Keep the log short."""
+    """Keep the log short.
 
-    def __init__(self, path: str, connect: Callable[[], apsw.Connection]) -> None:
+    Args:
+        path: the file, for messages.
+        connect: opens a connection.
+        gate: held by whoever of this process writes; SQLite's own lock would hardly ever be got
+            beside a busy writer.
+    """
+
+    def __init__(
+        self, path: str, connect: Callable[[], apsw.Connection], gate: threading.Lock
+    ) -> None:
         self._path = path
         self._connect = connect
+        self._gate = gate
         self._is_needed = threading.Event()
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(
@@ -69,7 +79,7 @@ class Checkpoints:
                 if connection is None:
                     connection = self._connect()
                     connection.set_busy_timeout(_PATIENCE_MILLIS)
-                _checkpoint(connection)
+                self._checkpoint(connection)
             except apsw.Error as error:
                 # Nothing is lost by it: the log grows, and the next commit asks again.
                 _LOG.debug("checkpoint of %s failed: %s", self._path, error)
@@ -77,8 +87,8 @@ class Checkpoints:
         if connection is not None:
             connection.close()
 
-
-def _checkpoint(connection: apsw.Connection) -> None:
-    pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    if pages > _LARGE and moved < pages:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+    def _checkpoint(self, connection: apsw.Connection) -> None:
+        pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if pages > _LARGE:
+            with self._gate:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import apsw
 
-from worchflow_core import StoreUnavailable, StoreUnusable
+from worchflow_core import StoreUnusable
 from worchflow_plugins.sqlite.checkpoints import Checkpoints
 from worchflow_plugins.sqlite.connection import begin, connect, patiently, roll_back
-from worchflow_plugins.sqlite.faults import as_store_error
+from worchflow_plugins.sqlite.faults import as_store_error, forked
 from worchflow_plugins.sqlite.place import Header, check_header, examine
 from worchflow_plugins.sqlite.readers import Readers
 from worchflow_plugins.sqlite.schema import APPLICATION_ID, STATEMENTS
@@ -77,16 +77,17 @@ class Database:
         self.users = 0
         try:
             _prepare(path)
-        except Exception as error:
+            # Held open from first to last, so that the log is not removed between two others.
+            self._keeper = connect(path)
+            patiently(lambda: self._keeper.execute("SELECT count(*) FROM counts").get)
+        except apsw.Error as error:
             raise (as_store_error(error, path) or error) from error
-        # Held open from first to last, so that the log is never removed between two others.
-        self._keeper = connect(path)
-        patiently(lambda: self._keeper.execute("SELECT count(*) FROM counts").get)
         self._identity = self._look()
         self._beat_lock = threading.Lock()
         self._beats: apsw.Connection | None = None
-        self.checkpoints = Checkpoints(path, partial(connect, path))
-        self.writer = Writer(path, connect=self._connect_writer, verify=self._verify)
+        gate = threading.Lock()
+        self.checkpoints = Checkpoints(path, partial(connect, path), gate)
+        self.writer = Writer(path, connect=self._connect_writer, verify=self._verify, gate=gate)
         self.readers = Readers(path, partial(connect, path, is_reader=True))
         self.writer.start()
         self.checkpoints.start()
@@ -113,10 +114,7 @@ class Database:
     def check_process(self) -> None:
         """Raise in a process that was forked from the one that opened the file."""
         if os.getpid() != self.pid:
-            raise StoreUnavailable(
-                f"{self.path} was opened by process {self.pid}, of which this one is a fork; "
-                "open it anew after forking"
-            )
+            raise forked(self.path, self.pid)
 
     def close(self) -> None:
         """Commit what waits and close every connection."""

@@ -44,4 +44,13 @@ def as_input_error(error: Exception) -> Exception:
         return InvalidInput(f"a text holds a lone surrogate, which cannot be stored: {error}")
     if isinstance(error, apsw.TooBigError):
         return InvalidInput(f"a text is too large to be stored: {error}")
+    if isinstance(error, apsw.ConstraintError):
+        return InvalidInput(f"a value does not fit the column it belongs to: {error}")
     return error
+
+
+def forked(path: str, pid: int) -> StoreUnavailable:
+    """Return what to raise in a process that was forked from the one which opened the file."""
+    return StoreUnavailable(
+        f"{path} was opened by process {pid}, of which this one is a fork; open it anew here"
+    )

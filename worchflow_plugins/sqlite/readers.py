@@ -13,7 +13,7 @@ import apsw
 
 from worchflow_core import StoreUnavailable
 from worchflow_plugins.sqlite.connection import patiently
-from worchflow_plugins.sqlite.faults import as_input_error, as_store_error
+from worchflow_plugins.sqlite.faults import as_input_error, as_store_error, forked
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,10 +35,7 @@ class Readers:
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return `work(connection, *arguments)`; it sees every write that returned before."""
         if os.getpid() != self._pid:
-            raise StoreUnavailable(
-                f"{self._path} was opened by process {self._pid}, of which this one is a fork; "
-                "open it anew after forking"
-            )
+            raise forked(self._path, self._pid)
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._threads, self._run, work, arguments)

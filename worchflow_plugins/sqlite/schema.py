@@ -69,7 +69,7 @@ _TABLES = (
         attempts TEXT,
         data TEXT,
         result TEXT
-    )
+    ) STRICT
     """,
     """
     CREATE TABLE steps (
@@ -86,19 +86,20 @@ _TABLES = (
         execution_created_at INTEGER NOT NULL,
         result TEXT,
         PRIMARY KEY (execution, step_id)
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID, STRICT
     """,
     """
     CREATE TABLE waits (
         key TEXT NOT NULL, execution INTEGER NOT NULL, PRIMARY KEY (key, execution)
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID, STRICT
     """,
     """
     CREATE TABLE tags (
         key TEXT NOT NULL, execution INTEGER NOT NULL, PRIMARY KEY (key, execution)
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID, STRICT
     """,
-    "CREATE TABLE counts (status TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE counts (status TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL)"
+    " WITHOUT ROWID, STRICT",
     """
     CREATE TABLE workers (
         id TEXT NOT NULL PRIMARY KEY,
@@ -107,7 +108,7 @@ _TABLES = (
         lease_until INTEGER NOT NULL,
         drain_requested_at INTEGER,
         body TEXT NOT NULL
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID, STRICT
     """,
     """
     CREATE TABLE records (
@@ -116,7 +117,7 @@ _TABLES = (
         version INTEGER NOT NULL,
         body TEXT NOT NULL,
         PRIMARY KEY (kind, key)
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID, STRICT
     """,
 )
 

@@ -19,7 +19,6 @@ from worchflow_core import (
     Records,
     Status,
     StepRecord,
-    StoreUnavailable,
     Tally,
     Worker,
 )

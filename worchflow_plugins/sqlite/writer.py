@@ -20,7 +20,7 @@ import apsw
 
 from worchflow_core import StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.connection import begin, roll_back
-from worchflow_plugins.sqlite.faults import as_input_error, as_store_error
+from worchflow_plugins.sqlite.faults import as_input_error, as_store_error, forked
 
 MOST_WEIGHT = 8_000
 """How much one commit takes on: rows, each weighing one more per KiB it carries."""
@@ -61,6 +61,7 @@ class Writer:
         path: the file, for messages.
         connect: opens a connection; called anew after the disk reported an error.
         verify: raises when the file is no longer the one that was opened.
+        gate: held while a commit is under way.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class Writer:
         *,
         connect: Callable[[], apsw.Connection],
         verify: Callable[[], None],
+        gate: threading.Lock,
     ) -> None:
         self._path = path
         self._connect = connect
         self._verify = verify
+        self._gate = gate
         self._connection: apsw.Connection | None = None
         self._waiting: deque[_Operation] = deque()
         self._is_needed = threading.Condition()
@@ -101,10 +104,7 @@ class Writer:
         The write happens even when the caller is cancelled while it waits.
         """
         if os.getpid() != self._pid:
-            raise StoreUnavailable(
-                f"{self._path} was opened by process {self._pid}, of which this one is a fork; "
-                "open it anew after forking"
-            )
+            raise forked(self._path, self._pid)
         loop = asyncio.get_running_loop()
         operation = _Operation(kind, member, weight, loop, loop.create_future())
         with self._is_needed:
@@ -116,7 +116,8 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._commit(batch)
+            with self._gate:
+                self._commit(batch)
             _deliver(batch)
             if self._waiting:
                 # A gap in which other processes can begin: they are waiting, we need not know.

@@ -139,6 +139,14 @@ class WorkersContract(StoreOpener):
         assert list(await store.bury([], overdue=_LONG)) == []
 
     @opened
+    async def test_a_negative_overdue_reaches_ahead(self, store: Store) -> None:
+        """Whoever knows that a process has ended need not wait for its lease."""
+        await _beat(store, "w", WorkerState.STARTING, lease=_LONG)
+        assert set(await store.bury(["w"], overdue=-_LONG / 2)) == set()
+        assert set(await store.bury(["w"], overdue=-2 * _LONG)) == {"w"}
+        assert not (await _beat(store, "w")).is_alive
+
+    @opened
     async def test_a_buried_worker_is_told(self, store: Store) -> None:
         """Its next beat says so, and does not bring it back to life."""
         await _beat(store, "w", WorkerState.STARTING, lease=_SHORT)

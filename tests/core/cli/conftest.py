@@ -1,0 +1,178 @@
+"""Fixtures for the command line: a directory of its own, run in this process or as a program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+FLOWS = '''
+import asyncio
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from worchflow_core import Event, function
+
+
+class Payment(BaseModel):
+    amount: float
+    customer_id: str
+    note: str = ""
+
+
+@function(id="pay", retries=2, retry_delay=0)
+async def pay(event: Event[Payment], step) -> dict:
+    """Take a payment."""
+    await step.run("Validate", lambda: True)
+    charge = await step.run("Charge", lambda: {"id": "ch_1"})
+    return {"charged": event.data.amount, **charge}
+
+
+@function(retries=0)
+async def boom(event: Event, step) -> None:
+    def bad():
+        raise ValueError("evil \\x1b[31mred\\nsecond line")
+
+    await step.run("Bad \\x9bstep".replace("\\x9b", ""), bad)
+
+
+@function
+async def until_file(event: Event, step) -> str:
+    async def wait():
+        while not Path(event.data["path"]).exists():
+            await asyncio.sleep(0.02)
+        return "seen"
+
+    Path(event.data["path"] + ".began").touch()
+    return await step.run("Wait", wait)
+'''
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory with a module of functions, and no setting of Worchflow."""
+    for name in [name for name in os.environ if name.startswith("WORCHFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def flows(place: Path) -> str:
+    """The name of a module with functions; another in each test, as imports are remembered."""
+    name = f"flows_{uuid4().hex[:8]}"
+    (place / f"{name}.py").write_text(FLOWS, encoding="utf-8")
+    return name
+
+
+@pytest.fixture
+def cli(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """Run a command line in this process."""
+    from worchflow_core.cli.entry import run
+
+    path = list(sys.path)
+
+    def call(*arguments: str) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "path", [*path])
+        code = run(arguments)
+        captured = capsys.readouterr()
+        return Done(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+class Program:
+    """A command line running as a process of its own."""
+
+    def __init__(self, place: Path, arguments: tuple[str, ...], env: dict[str, str]) -> None:
+        self.log = place / f"{uuid4().hex[:8]}.log"
+        self._file = self.log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "worchflow_core.cli", *arguments],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._file,
+        )
+
+    @property
+    def err(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def until(self, text: str, seconds: float = 20) -> str:
+        """Wait until standard error holds this text."""
+        wait_for(lambda: text in self.err or self.process.poll() is not None, seconds)
+        assert text in self.err, self.err
+        return self.err
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def end(self, seconds: float = 30) -> Done:
+        """Wait for the end."""
+        out, _ = self.process.communicate(timeout=seconds)
+        return Done(code=self.process.returncode, out=out.decode(), err=self.err)
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._file.close()
+
+
+@pytest.fixture
+def program(place: Path) -> Iterator[Callable[..., Program]]:
+    """Start a command line as a process; it is killed at the end of the test."""
+    started: list[Program] = []
+
+    def start(*arguments: str, **env: str) -> Program:
+        started.append(Program(place, arguments, env))
+        return started[-1]
+
+    yield start
+    for item in started:
+        item.close()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Return the first true answer of a condition; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return answer
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Wait for a condition, with a deadline."""
+    return wait_for

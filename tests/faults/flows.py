@@ -1,0 +1,217 @@
+"""Functions that leave traces: each run of user code appends a line that survives any crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worchflow_core import BlockingStep, Event, Execution, Step, function, hookimpl
+
+TRACE = "WORCHFLOW_FAULTS_TRACE"
+"""The environment variable that names the file of traces."""
+
+_fence: ContextVar[int] = ContextVar("fence", default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One line: what happened in which claim of an execution.
+
+    Attributes:
+        word: `began` an attempt, `ran` a step's code, `saw` a step's result.
+        step: the step's title, or `-`.
+        fence: the claim.
+        at: seconds since the epoch.
+        value: what the step returned.
+    """
+
+    execution: str
+    step: str
+    fence: int
+    at: float
+    word: str
+    value: str
+
+
+def note(word: str, execution: str, step: str = "-", value: str = "-") -> None:
+    """Append a line in one write, which the kernel keeps whole however many processes do."""
+    line = f"{execution} {step} {_fence.get()} {time.time():.6f} {word} {value}\n"
+    file = os.open(os.environ[TRACE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+def read_traces(path: Path) -> list[Trace]:
+    """Return all lines so far, in the order in which they were written."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text().splitlines():
+        execution, step, fence, at, word, value = line.split(" ")
+        found.append(
+            Trace(
+                execution=execution,
+                step=step,
+                fence=int(fence),
+                at=float(at),
+                word=word,
+                value=value,
+            )
+        )
+    return found
+
+
+class Tracing:
+    """A plugin that notes each attempt and lets the traces carry its fence."""
+
+    @hookimpl
+    def worchflow_execution_scope(
+        self, execution: Execution
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """Enter an attempt."""
+        return self._scope(execution)
+
+    @contextlib.asynccontextmanager
+    async def _scope(self, execution: Execution) -> AsyncIterator[None]:
+        token = _fence.set(execution.fence)
+        note("began", execution.id)
+        try:
+            yield
+        finally:
+            _fence.reset(token)
+
+
+# --- what a step can do --------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """A step failed because it was told to."""
+
+
+def _title(number: int, spec: dict[str, Any]) -> str:
+    return f"{number}-{spec['do']}"
+
+
+def _start(execution: str, title: str) -> str:
+    value = uuid.uuid4().hex
+    note("ran", execution, title, value)
+    return value
+
+
+def _blocking(spec: dict[str, Any], attempt: int) -> None:
+    """Do what needs no event loop."""
+    match spec["do"]:
+        case "block":
+            time.sleep(spec["seconds"])
+        case "fail":
+            if attempt <= spec["times"]:
+                raise Refused(f"attempt {attempt}")
+        case "die":
+            os._exit(1)
+        case "starve":
+            _starve()
+        case "spin":
+            while True:
+                pass
+
+
+def _starve() -> None:
+    """Take memory until the limit of this process ends it, as the kernel ends one out of memory."""
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(16_000_000))
+    except MemoryError:
+        os.kill(os.getpid(), 9)
+
+
+async def act(execution: str, title: str, spec: dict[str, Any], attempt: int) -> str:
+    """Leave a trace and do what `spec` says; return a value that no other run returns."""
+    value = _start(execution, title)
+    match spec["do"]:
+        case "hold":
+            while not Path(spec["gate"]).exists():
+                await asyncio.sleep(0.01)
+        case "sleep":
+            await asyncio.sleep(spec["seconds"])
+        case _:
+            _blocking(spec, attempt)
+    return value
+
+
+def act_plainly(execution: str, title: str, spec: dict[str, Any], attempt: int) -> str:
+    """Do the same in a thread."""
+    value = _start(execution, title)
+    match spec["do"]:
+        case "hold":
+            while not Path(spec["gate"]).exists():
+                time.sleep(0.01)
+        case "sleep":
+            time.sleep(spec["seconds"])
+        case _:
+            _blocking(spec, attempt)
+    return value
+
+
+# --- the functions -------------------------------------------------------------------------------
+
+
+async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    values = []
+    for number, spec in enumerate(event.data["steps"], start=1):
+        title = _title(number, spec)
+        value = await step.run(title, act, event.id, title, spec, step.attempt)
+        note("saw", event.id, title, value)
+        values.append(value)
+    return values
+
+
+@function(id="play", retries=3, retry_delay=0.3)
+async def play(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps that the event lists, one after the other; return all their values."""
+    return await _play(event, step)
+
+
+@function(id="play-plain", retries=3, retry_delay=0.3)
+def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
+    """Do the same in a thread."""
+    values = []
+    for number, spec in enumerate(event.data["steps"], start=1):
+        title = _title(number, spec)
+        value = step.run(title, act_plainly, event.id, title, spec, step.attempt)
+        note("saw", event.id, title, value)
+        values.append(value)
+    return values
+
+
+@function(id="follow-up", retries=0)
+async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Follow an execution that has ended."""
+    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    note("saw", event.id, "1-act", value)
+    return [value]
+
+
+@function(id="play-followed", retries=0, on_success=follow_up, on_failure=follow_up)
+async def play_followed(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps, and be followed by another execution however it ends."""
+    return await _play(event, step)
+
+
+@function(id="play-in-time", retries=3, retry_delay=0.05, timeout="2s")
+async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps within two seconds of the first attempt, or fail for good."""
+    return await _play(event, step)
+
+
+FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)
