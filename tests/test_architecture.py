@@ -23,6 +23,7 @@ LAYERS = (
         "crashpoints",
         "durations",
         "events",
+        "ids",
         "lifecycle",
         "models",
         "origin",
@@ -62,6 +63,7 @@ LAYERS = (
         "asides",
         "backends",
         "functions",
+        "identities",
         "leadership",
         "results",
     ),
@@ -78,9 +80,15 @@ LAYERS = (
         "journal",
     ),
     (
-        "client",
+        "mailbox",
+    ),
+    (
         "handlers",
         "stepbook",
+    ),
+    (
+        "client",
+        "control",
     ),
     (
         "heart",

@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         ConfigurationError as ConfigurationError,
     )
     from worchflow_core.errors import (
+        EventTimeout as EventTimeout,
+    )
+    from worchflow_core.errors import (
         ExecutionCancelled as ExecutionCancelled,
     )
     from worchflow_core.errors import (
@@ -281,10 +284,16 @@ if TYPE_CHECKING:
         mask_url as mask_url,
     )
     from worchflow_core.step import (
+        Answer as Answer,
+    )
+    from worchflow_core.step import (
         BlockingStep as BlockingStep,
     )
     from worchflow_core.step import (
         Step as Step,
+    )
+    from worchflow_core.step import (
+        Watch as Watch,
     )
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
@@ -351,6 +360,7 @@ _HOMES = {
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
+        "EventTimeout",
         "ExecutionCancelled",
         "ExecutionFailed",
         "ExecutionTimeout",
@@ -405,7 +415,7 @@ _HOMES = {
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
     "settings": ("Settings", "load_settings", "mask_url"),
-    "step": ("BlockingStep", "Step"),
+    "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
         "applied",
         "beaten",

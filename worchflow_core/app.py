@@ -98,6 +98,8 @@ class Worchflow:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._worker is not None:
+            await self._worker.close()
         self._client = self._worker = self._journal = None
         await self._stack.aclose()
 

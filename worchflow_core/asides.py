@@ -21,6 +21,9 @@ T = TypeVar("T")
 CAPACITY = 20_000
 """How much may wait for a server that is slow; what comes later is dropped, and found again."""
 
+PATIENCE = 5.0
+"""Seconds after which a call that has not returned is given up, however its backend waits."""
+
 
 class Asides:
     """Tell the queue and the step cache, in the background and in order of each kind."""
@@ -58,11 +61,12 @@ class Asides:
     async def ask(self, what: str, call: Awaitable[T]) -> T | None:
         """Await a call whose failure costs only time; warn once per outage."""
         try:
-            answer = await call
+            async with asyncio.timeout(PATIENCE):
+                answer = await call
         except Exception as error:
             count = self._outages[what] = self._outages.get(what, 0) + 1
             if count == 1:
-                logger.warning("the %s does not answer, work goes on without it: %s", what, error)
+                logger.warning("the %s does not answer, work goes on without it: %r", what, error)
             return None
         if what in self._outages:
             count = self._outages.pop(what)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worchflow_core.blocking_steps import BlockingSteps
+from worchflow_core.control import Control
 from worchflow_core.errors import (
     ExecutionTimeout,
     NonRetriable,
@@ -21,7 +22,7 @@ from worchflow_core.errors import (
 )
 from worchflow_core.events import Event
 from worchflow_core.failures import failure_of, is_final, members_of
-from worchflow_core.functions import Function
+from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord
@@ -50,6 +51,7 @@ class Surroundings:
 
     Attributes:
         journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
+        registry: the functions of this worker, which its steps may invoke.
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
@@ -59,6 +61,7 @@ class Surroundings:
     lease: Lease
     plugins: Plugins
     settings: Settings
+    registry: Registry
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
@@ -110,6 +113,9 @@ class Attempt:
 
     async def run(self) -> Outcome | None:
         """Run the function and return how it ended; None where another claim has it now."""
+        if self.book.signal is not None:  # it came while the attempt waited to begin
+            self.book.was_raised = True
+            return self._outcome(None, None)
         self._task = asyncio.current_task()
         error: BaseException | None = None
         payload: str | None = None
@@ -157,11 +163,20 @@ class Attempt:
 
     async def _call(self, event: Event[Any], resources: Mapping[str, Any]) -> Any:
         around = self._around
+        control = Control(
+            self.book,
+            around.journal,
+            around.registry,
+            around.lease,
+            around.settings.max_payload,
+        )
         if self.function.is_async:
-            steps = self._steps = Steps(self.book, around.journal, around.lease, around.steps)
+            steps = self._steps = Steps(
+                self.book, around.journal, around.lease, around.steps, control
+            )
             return await self.function.code(event, steps, **resources)
         blocking = BlockingSteps(
-            self.book, around.journal, around.lease, asyncio.get_running_loop()
+            self.book, around.journal, around.lease, asyncio.get_running_loop(), control
         )
         call = self.function.code
         return await around.functions.run(lambda: call(event, blocking, **resources))

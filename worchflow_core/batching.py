@@ -65,7 +65,11 @@ class Batcher(Generic[ItemT, AnswerT]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._waiting and not self._tasks:  # what arrived last, or a task cancelled from outside
+        if task.cancelled():  # the event loop is closing: nothing more will be written
+            for _, future in self._waiting:
+                future.cancel()
+            self._waiting.clear()
+        elif self._waiting and not self._tasks:  # what arrived last
             self._start()
 
     async def _run(self) -> None:
@@ -77,6 +81,8 @@ class Batcher(Generic[ItemT, AnswerT]):
     async def _send(self, batch: Sequence[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(batch)} items were flushed, {len(answers)} answered")
         except Exception as error:
             if len(batch) > 1 and not self._is_outage(error):
                 for member in batch:

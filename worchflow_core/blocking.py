@@ -125,6 +125,8 @@ class BlockingClient:
         return BlockingHandle(self, handle)
 
     send_many = _blocking(Client.send_many)
+    send_event = _blocking(Client.send_event)
+    signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
     find = _blocking(Client.find)

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.control import (
+    Control,
+    check_wait,
+    checked_moment,
+    checked_watch,
+    span_of,
+)
 from worchflow_core.durations import Duration
 from worchflow_core.errors import StepTimeout
+from worchflow_core.functions import Function
+from worchflow_core.identities import StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
-from worchflow_core.stepbook import StepBook, StepCall, running_step, wrapped
+from worchflow_core.step import Watch
+from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.steps import StepFactsOf
 
 
@@ -27,8 +38,10 @@ class BlockingSteps(StepFactsOf):
         journal: Journal,
         lease: Lease,
         loop: asyncio.AbstractEventLoop,
+        control: Control,
     ) -> None:
         super().__init__(book)
+        self._control = control
         self._journal = journal
         self._lease = lease
         self._loop = loop
@@ -67,6 +80,80 @@ class BlockingSteps(StepFactsOf):
     def __call__(self, title: str, **options: Any) -> Callable[[Callable[[], Any]], Any]:
         """Run the decorated nested function as a step."""
         return lambda fn: self.run(title, fn, **options)
+
+    def sleep(self, title: str, duration: Duration, *, key: str | None = None) -> Any:
+        """Fix now when to go on; see `Step.sleep`."""
+        slot = self._book.enter(title, key)
+        span = span_of(title, duration) or timedelta(0)
+        return self._wait(self._control.sleep(slot, self._book.clock.now() + span))
+
+    def sleep_until(self, title: str, moment: datetime, *, key: str | None = None) -> Any:
+        """Go on at a moment; see `Step.sleep_until`."""
+        slot = self._book.enter(title, key)
+        return self._wait(self._control.sleep(slot, checked_moment(title, moment)))
+
+    def wait_for_event(
+        self,
+        title: str,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Any:
+        """Wait for an event of a name; see `Step.wait_for_event`."""
+        watch = checked_watch(title, name, match)
+        return self.wait_for_any(title, watch, timeout=timeout, on_timeout=on_timeout, key=key)
+
+    def wait_for_any(
+        self,
+        title: str,
+        *watches: Watch,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Any:
+        """Wait for the first of several events; see `Step.wait_for_any`."""
+        slot = self._book.enter(title, key)
+        check_wait(title, watches, on_timeout)
+        span = span_of(title, timeout)
+        return self._wait(self._control.wait(slot, watches, span, on_timeout))
+
+    def send_event(self, title: str, name: str, data: Any = None, *, key: str | None = None) -> Any:
+        """Send an event once; see `Step.send_event`."""
+        slot = self._book.enter(title, key)
+        return self._wait(self._control.send_event(slot, name, data))
+
+    def invoke(
+        self,
+        title: str,
+        function: Function[Any, Any] | str,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Run a function as a child execution; see `Step.invoke`."""
+        slot = self._book.enter(title, key)
+        span = span_of(title, timeout)
+        return self._wait(self._control.invoke(slot, function, data, span))
+
+    def map(
+        self, title: str, fn: Callable[[Any], Any], items: Iterable[Any], **options: Any
+    ) -> list[Any]:
+        """Run `fn(item)` as a step for each item, one after the other; see `BlockingStep.map`."""
+        chosen = list(items)
+        return [
+            self.run(
+                f"{title} {number} of {len(chosen)}",
+                fn,
+                item,
+                key=f"{title}[{number}]",
+                **options,
+            )
+            for number, item in enumerate(chosen, 1)
+        ]
 
     def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
         book = self._book

@@ -24,6 +24,8 @@ logger = logging.getLogger("worchflow")
 T = TypeVar("T")
 
 _POP_WAIT = timedelta(seconds=2)
+_POLL_WAIT = timedelta(seconds=0.5)
+"""Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
 
 
@@ -59,6 +61,7 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._has_warned = False
 
     async def run(self, assignment: Assignment) -> None:
         """Claim until the session stops, is lost, or has done its assignment."""
@@ -79,6 +82,8 @@ class Claimer:
                     await self._reconcile()
                     logger.info("the store answers again")
                     self.trouble = ""
+                elif running.has_orphans:
+                    await self._reconcile()
             except (StoreUnavailable, ConnectionError) as error:
                 await self.endure(error)
                 continue
@@ -108,13 +113,14 @@ class Claimer:
         return limit is not None and self._claimed >= limit
 
     async def _is_done(self, assignment: Assignment) -> bool:
+        if not assignment.burst and assignment.only is None:
+            return False
         if len(self._running):
+            await self._running.wait_changed(0.1)
             return False
         if assignment.burst:
             return True
-        if assignment.only is None:
-            return False
-        found = await self._journal.store.get(assignment.only)
+        found = await self._journal.store.get(assignment.only or ())
         if all(item.status.is_final for item in found):
             return True
         await self._running.pause(0.1)
@@ -157,12 +163,17 @@ class Claimer:
             await self._running.give_back(execution)
 
     async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
-        span = _POP_WAIT if wait else _NO_WAIT
+        span = _NO_WAIT
+        if wait:
+            span = _POP_WAIT if self._journal.queue.keeps_hints else _POLL_WAIT
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
-        except ConnectionError as error:
-            logger.debug("the queue does not answer, the store is asked: %s", error)
+        except Exception as error:  # whatever is wrong with a queue, the store can be asked
+            logger.debug("the queue does not answer, the store is asked: %r", error)
+            if not isinstance(error, ConnectionError) and not self._has_warned:
+                self._has_warned = True
+                logger.warning("the queue fails, the store is polled instead: %r", error)
             await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
             return ()
 
@@ -178,11 +189,23 @@ class Claimer:
         self._journal.hint(strangers, is_misrouted=True)
 
     async def _reconcile(self) -> None:
-        """Give back what a claim took whose answer was lost."""
+        """Give back what this worker owns and does not run.
+
+        A claim took it whose answer was lost, or it could not be settled.
+        """
+        self._running.has_orphans = False
         query = Query(where=(Condition("owner", Operator.EQUAL, self._owner),), limit=1000)
         for execution in (await self._journal.store.find(query)).items:
-            if execution.id not in self._running.attempts:
+            if execution.id in self._running.attempts:
+                continue
+            try:
                 await self._running.give_back(execution)
+            except StoreUnavailable:
+                raise
+            except Exception:
+                logger.exception("execution %s cannot be given back yet", execution.id)
+                self._running.has_orphans = True
+                await self._running.pause(1.0)
 
     async def _until_over(self, call: Awaitable[T]) -> T | None:
         """Await a call that may take long; give it up as soon as the session has to end."""

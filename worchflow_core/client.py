@@ -27,8 +27,10 @@ from worchflow_core.errors import (
 )
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
+from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leader, read_leader
+from worchflow_core.mailbox import Mailbox, StoredEvent
 from worchflow_core.models import (
     Change,
     Created,
@@ -217,6 +219,51 @@ class Client:
                 )
         return handles
 
+    async def send_event(self, name: str, data: Any = None, *, id: str | None = None) -> str:
+        """Send an event to those who wait for it, and return its id.
+
+        An event is kept for the retention: an execution that begins to wait later still finds it,
+        if it was sent since that execution was created.
+
+        Args:
+            name: the event's name. The name of a function is for `send`.
+            data: plain JSON.
+            id: sending again with the same id delivers nothing twice.
+
+        Raises:
+            InvalidInput: something given cannot be taken; nothing was written.
+            StoreUnavailable: the store did not answer; sending again with the same id is safe.
+        """
+        if self._registry.get(check_function_id(name)) is not None:
+            raise InvalidInput(f"{name!r} is a function: send to it, or choose another event name")
+        return await self._put(name, data, id)
+
+    async def signal(
+        self, execution_id: str, name: str, data: Any = None, *, id: str | None = None
+    ) -> str:
+        """Send an event to one execution, which waits for `name` or will; return its id.
+
+        Raises:
+            NotFound: there is no such execution.
+            NotAllowed: it has ended.
+        """
+        execution = await self.get(execution_id)
+        if execution.status.is_final:
+            raise NotAllowed(f"execution {execution_id} is {execution.status} already")
+        return await self._put(f"{check_function_id(name)}@{execution_id}", data, id)
+
+    async def _put(self, name: str, data: Any, id: str | None) -> str:
+        codec = Codec(UNTYPED, f"event data of {name}")
+        payload, _ = codec.encode(data, limit=self._settings.max_payload)
+        event = StoredEvent(
+            id=str(uuid4()) if id is None else check_execution_id(id),
+            name=name,
+            data=payload,
+            at=self._journal.clock.now(),
+        )
+        await Mailbox(self._journal).put(event)
+        return event.id
+
     # --- reading --------------------------------------------------------------------------------
 
     async def get(self, execution_id: str) -> Execution:
@@ -373,16 +420,16 @@ class Client:
 
     async def delete_many(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:
         """Delete many; return the reason for each that was not."""
-        gone = await self._journal.delete(ids)
-        left = [item for item in ids if item not in gone]
-        found = {item.id: item for item in await self._store.get(left)} if left else {}
+        found = {item.id: item for item in await self._store.get(ids)} if ids else {}
+        ended = [key for key, item in found.items() if item.status.is_final]
+        gone = await self._journal.delete(ended) if ended else ()
         errors: dict[str, WorchflowError] = {}
-        for item in left:
-            if item in found:
-                status = found[item].status
-                errors[item] = NotAllowed(f"execution {item} is {status}; cancel it first")
-            else:
-                errors[item] = NotFound(f"no execution {item!r} in {self._store.describe()}")
+        for key in ids:
+            if key not in found:
+                errors[key] = NotFound(f"no execution {key!r} in {self._store.describe()}")
+            elif key not in gone:
+                status = found[key].status
+                errors[key] = NotAllowed(f"execution {key} is {status}; cancel it first")
         return errors
 
     async def drain(self, worker_ids: Collection[str]) -> None:
@@ -524,8 +571,11 @@ class Client:
                 if item not in known:
                     place = self._store.describe()
                     answers[item] = NotFound(f"no execution {item!r} in {place}")
-            for before, after in await self._journal.update(pairs):
-                answers[before.id] = after
+            done = await self._journal.update(pairs)
+            answers.update({before.id: after for before, after in done})
+            ended = [after for _, after in done if after.handlers_due]
+            if ended:
+                await follow_up(ended, self._registry, self._journal)
             left = [item for item in left if item not in answers]
         return answers
 
@@ -577,6 +627,8 @@ def _texts(tags: Iterable[str]) -> Iterable[str]:
 
 
 def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(headers, Mapping):
+        raise InvalidInput(f"headers is of type {type(headers).__name__}; give a mapping of texts")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str) or len(name) > 128:
             raise InvalidInput(f"header {name!r} must be short text with a text value")

@@ -16,6 +16,7 @@ POINTS = (
     "before_complete",
     "after_complete",
     "after_retry",
+    "after_event_insert",
     "after_bury",
     "after_requeue",
     "after_release",

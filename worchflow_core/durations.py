@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import timedelta
 
@@ -30,8 +29,10 @@ def parse_duration(value: Duration, *, name: str = "duration") -> timedelta:
     elif isinstance(value, str):
         span = timedelta(seconds=_seconds(value, name))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value) or abs(value) > _LONGEST.total_seconds():
-            raise ValueError(f"{name} is {value!r}; give between 0 seconds and a hundred years")
+        if not abs(value) <= _LONGEST.total_seconds():  # neither does NaN hold
+            raise ValueError(
+                f"{name} is {_short(value)}; give between 0 seconds and a hundred years"
+            )
         span = timedelta(seconds=value)
     else:
         raise ValueError(f"{name} is {value!r}; give a timedelta, seconds, or text such as '10m'")
@@ -51,6 +52,11 @@ def format_duration(span: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def _short(value: float) -> str:
+    """Return a number as text; one of thousands of digits cannot be written out."""
+    return "a huge number" if isinstance(value, int) and value.bit_length() > 1024 else repr(value)
 
 
 def _seconds(text: str, name: str) -> float:

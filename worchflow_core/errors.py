@@ -19,6 +19,7 @@
     │   ├── NonDeterminismError             a stored step no longer fits the code
     │   └── StepOutcomeUnknown              a `once` step began and nobody knows how it ended
     ├── RetryAfter                          raise it in your code: try again after this long
+    ├── EventTimeout (TimeoutError)         no event, or no child's end, came in time
     └── StepTimeout, ExecutionTimeout (TimeoutError)
 
 Control-flow signals (suspend, superseded, cancelled, released) are no errors: they derive from
@@ -138,6 +139,10 @@ class RetryAfter(WorchflowError):
     def __init__(self, delay: Duration, message: str = "") -> None:
         self.delay: timedelta = parse_duration(delay, name="RetryAfter delay")
         super().__init__(message or f"asked to be retried after {self.delay}")
+
+
+class EventTimeout(WorchflowError, TimeoutError):
+    """A step waited for an event, or for a child execution, longer than its `timeout`."""
 
 
 class StepTimeout(WorchflowError, TimeoutError):

@@ -1,16 +1,18 @@
-"""What follows an end: `on_failure` and `on_success` as durable executions of their own."""
+"""What follows an end: `on_failure` and `on_success` executions, and parents that wait."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 
 from worchflow_core.codec import hash_input
 from worchflow_core.functions import Registry
+from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
-from worchflow_core.models import Execution, Status
-from worchflow_core.transitions import handlers_done
+from worchflow_core.mailbox import Mailbox, child_key
+from worchflow_core.models import FINAL, Execution, Status
+from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.transitions import handlers_done, request_cancel
 from worchflow_core.wire import execution_to_wire
 
 _TOLD = (
@@ -36,8 +38,15 @@ def handler_of(execution_function: str, status: Status, registry: Registry) -> s
     return function.on_success if status is Status.COMPLETED else None
 
 
+def has_followers(execution: Execution, status: Status, registry: Registry) -> bool:
+    """Return whether anything is to be done once an execution ends so."""
+    if status is Status.CANCELLED or (execution.parent is not None and status.is_final):
+        return True
+    return handler_of(execution.function, status, registry) is not None
+
+
 async def follow_up(executions: Sequence[Execution], registry: Registry, journal: Journal) -> None:
-    """Create the executions that ended ones ask for, then note that they exist.
+    """Create the executions that ended ones ask for, wake their parents, then note that it is done.
 
     Their ids derive from the ended execution and its fence, so a repetition creates nothing new,
     while an execution that is retried and ends again is followed up again.
@@ -47,7 +56,8 @@ async def follow_up(executions: Sequence[Execution], registry: Registry, journal
     done: list[Execution] = []
     for execution in executions:
         handler = handler_of(execution.function, execution.status, registry)
-        if handler is None and registry.get(execution.function) is None:
+        is_known = registry.get(execution.function) is not None
+        if not is_known and execution.parent is None and execution.status is not Status.CANCELLED:
             continue  # another worker knows the function
         done.append(execution)
         if handler is None:
@@ -71,9 +81,25 @@ async def follow_up(executions: Sequence[Execution], registry: Registry, journal
         )
     if followers:
         await journal.create(followers)
+    for execution in done:
+        if execution.status is Status.CANCELLED:
+            await _cancel_children(execution, journal)
+    awaited = [child_key(item.id) for item in done if item.parent is not None]
+    if awaited:
+        await Mailbox(journal).wake(awaited)
     await journal.update([(item, handlers_done(item)) for item in done])
 
 
-def derived_id(text: str) -> str:
-    """Return an id derived from others: the text itself, or a hash where that is too long."""
-    return text if len(text) <= 128 else hashlib.sha256(text.encode()).hexdigest()
+async def _cancel_children(execution: Execution, journal: Journal) -> None:
+    """Cancel what a cancelled execution has invoked; each of them cancels its own in turn."""
+    query = Query(
+        where=(
+            Condition("parent", Operator.EQUAL, execution.id),
+            Condition("status", Operator.IN, tuple(set(Status) - FINAL)),
+        ),
+        descending=False,
+        limit=1000,
+    )
+    children = (await journal.store.find(query)).items
+    now = journal.clock.now()
+    await journal.update([(item, request_cancel(item, now=now)) for item in children])

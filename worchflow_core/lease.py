@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ class Lease:
         self._clock = clock
         self._until = 0.0
         self._is_lost = False
+        self._is_over = False
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -29,7 +31,7 @@ class Lease:
     @property
     def is_valid(self) -> bool:
         """Whether this worker may write now."""
-        return not self._is_lost and self._clock.lease_time() < self._until
+        return not (self._is_lost or self._is_over) and self._clock.lease_time() < self._until
 
     @property
     def is_lost(self) -> bool:
@@ -47,17 +49,25 @@ class Lease:
         self._is_lost = True
         self._tell()
 
+    def end(self) -> None:
+        """Write nothing more: the worker has left, and nobody waits for what it may still run."""
+        self._is_over = True
+        self._tell()
+
     async def wait_valid(self) -> None:
-        """Return once the lease holds; raise `Superseded` when it is lost for good."""
+        """Return once the lease holds; raise `Superseded` when it is lost for good, or over."""
         self._loop = asyncio.get_running_loop()
         while not self.is_valid:
             if self._is_lost:
                 raise Superseded("this worker was declared dead")
+            if self._is_over:
+                raise Superseded("this worker has left")
             self._changed.clear()
-            if not self.is_valid and not self._is_lost:
+            if not self.is_valid and not (self._is_lost or self._is_over):
                 await self._changed.wait()
 
     def _tell(self) -> None:
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._changed.set)
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop closed: nobody waits any more
+                loop.call_soon_threadsafe(self._changed.set)

@@ -9,10 +9,11 @@ from typing import Any
 
 from worchflow_core import transitions
 from worchflow_core.attempt import Attempt, Surroundings
+from worchflow_core.control import look_again
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.failures import failure_of
 from worchflow_core.functions import Registry
-from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.models import Change, Execution, Status, StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
 from worchflow_core.transitions import Outcome
@@ -30,6 +31,7 @@ class Running:
         attempts: by execution id.
         finished: how many attempts were settled.
         is_stopping: no more are to be started.
+        has_orphans: an attempt ended and could not be settled; its execution is still owned.
         changed: set whenever an attempt ended or something was asked of this session.
     """
 
@@ -37,6 +39,7 @@ class Running:
         self.attempts: dict[str, Attempt] = {}
         self.finished = 0
         self.is_stopping = False
+        self.has_orphans = False
         self.changed = asyncio.Event()
         self._around = around
         self._journal = around.journal
@@ -44,6 +47,7 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
+        self._alone = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -88,7 +92,12 @@ class Running:
 
     async def give_back(self, execution: Execution) -> None:
         """Release a claimed execution that no attempt was made at."""
-        await self._settle(execution, Outcome(status=Status.QUEUED))
+        outcome = Outcome(
+            status=Status.QUEUED,
+            failure=execution.error,
+            step_failures=execution.step_failures,
+        )
+        await self._settle(execution, outcome)
 
     async def wait_idle(self, seconds: float, *, unless: asyncio.Event | None = None) -> None:
         """Return when nothing runs any more, when the time is over, or when `unless` is set."""
@@ -118,23 +127,39 @@ class Running:
 
     async def _work(self, attempt: Attempt) -> None:
         execution = attempt.execution
+        is_suspect = execution.crashes >= _SUSPECT
         try:
-            if execution.crashes >= _SUSPECT:
-                await self._until_alone()
-            if attempt.function.timeout is not None and execution.deadline_at is None:
-                await self._fix_deadline(attempt)
-                execution = attempt.execution
-            outcome = await attempt.run()
-            if outcome is None:
-                self._journal.superseded(execution)
+            if is_suspect:
+                async with self._alone:
+                    await self._until_alone()
+                    await self._make(attempt)
             else:
-                await self._settle(execution, outcome, attempt.book.recorded.values())
+                await self._make(attempt)
         except Superseded:
             self._journal.superseded(execution)
         finally:
             del self.attempts[execution.id]
-            if execution.crashes >= _SUSPECT:
-                self._suspects -= 1
+            self._suspects -= is_suspect
+
+    async def _make(self, attempt: Attempt) -> None:
+        """Make the attempt and settle it."""
+        if attempt.function.timeout is not None and attempt.execution.deadline_at is None:
+            await self._fix_deadline(attempt)
+        outcome = await attempt.run()
+        if outcome is None:
+            self._journal.superseded(attempt.execution)
+        else:
+            steps = attempt.book.recorded.values()
+            settled = await self._settle(attempt.execution, outcome, steps)
+            if settled is not None and settled.waits:
+                await self._look_again(attempt, settled)
+
+    async def _look_again(self, attempt: Attempt, settled: Execution) -> None:
+        """Look for what came between the wait's look and its being stored; a sweep does it too."""
+        try:
+            await look_again(attempt.book, self._journal, settled)
+        except (StoreUnavailable, ConnectionError) as error:
+            logger.debug("a wait is looked at again by the sweep: %s", error)
 
     async def _fix_deadline(self, attempt: Attempt) -> None:
         """Store the deadline before any code runs, so that crashes cannot put it off."""
@@ -147,8 +172,8 @@ class Running:
         attempt.execution = attempt.book.execution = amended
 
     async def _until_alone(self) -> None:
-        """Wait until the other executions are done: this one may kill the worker."""
-        while len(self._tasks) > 1 and not self.is_over:
+        """Wait until only suspects are left, of which one at a time runs: it may kill all."""
+        while len(self._tasks) > self._suspects and not self.is_over:
             await self.wait_changed(0.5)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -156,11 +181,12 @@ class Running:
         self.finished += 1
         self.changed.set()
         if not task.cancelled() and task.exception() is not None:
-            logger.error("an attempt broke its runner", exc_info=task.exception())
+            logger.error("an attempt could not be settled", exc_info=task.exception())
+            self.has_orphans = True
 
     async def _settle(
         self, execution: Execution, outcome: Outcome, steps: Collection[StepRecord] = ()
-    ) -> None:
+    ) -> Execution | None:
         try:
             settled = await self._journal.settle(
                 execution, self._change(execution, outcome), self._lease, steps
@@ -175,6 +201,7 @@ class Running:
                 await follow_up([settled], self._registry, self._journal)
             except (StoreUnavailable, ConnectionError) as error:
                 logger.debug("a handler waits for the sweep: %s", error)
+        return settled
 
     def _change(self, execution: Execution, outcome: Outcome) -> Change:
         function = self._registry.get(execution.function)
@@ -184,7 +211,7 @@ class Running:
             now=self._journal.clock.now(),
             retries=function.retry.retries if function else None,
             code_version=function.code_version if function else None,
-            has_handler=handler_of(execution.function, outcome.status, self._registry) is not None,
+            has_handler=has_followers(execution, outcome.status, self._registry),
             has_hint=self._journal.queue.keeps_hints,
         )
 

@@ -61,6 +61,7 @@ class Session:
             lease=self._lease,
             plugins=plugins,
             settings=settings,
+            registry=registry,
             functions=ThreadPool(settings.concurrency, "function"),
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,
@@ -157,7 +158,7 @@ class Session:
             await running.wait_idle(grace, unless=self._stop_now)
         if not self.is_lost:
             running.stop(Released("the grace is over"), now=True)
-        await running.wait_idle(10.0)
+        await running.wait_idle(3.0 if self._stop_now.is_set() else 10.0)
         self._state = WorkerState.STOPPED
         await self._heart.stop()
         if not self.is_lost:
@@ -166,6 +167,7 @@ class Session:
                     await asyncio.to_thread(self._heart.beat_now)
             except (StoreUnavailable, ConnectionError, TimeoutError) as error:
                 logger.warning("could not sign off from the store; its lease runs out: %s", error)
+        self._lease.end()
         self._around.functions.close()
         self._around.steps.close()
 

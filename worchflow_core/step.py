@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
 from worchflow_core.durations import Duration
 
 T = TypeVar("T")
+V = TypeVar("V")
+R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a step waits for: a name, and fields of the data that must be equal.
+
+    Attributes:
+        name: the event's name.
+        match: values by field; a dot steps into nested objects. Empty matches all.
+    """
+
+    name: str
+    match: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An event that a step waited for.
+
+    Attributes:
+        name: what it was sent as.
+        data: its data, plain JSON.
+        id: its id.
+        timestamp: when it was sent.
+    """
+
+    name: str
+    data: Any
+    id: str
+    timestamp: datetime
+
+
+class InvokedFunction(Protocol):
+    """A function that may be invoked: whatever `@function` made."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the store."""
 
 
 class StepFacts(Protocol):
@@ -97,6 +139,91 @@ class Step(StepFacts, Protocol):
             NonDeterminismError: the stored step does not fit the one asked for.
         """
 
+    def sleep(self, title: str, duration: Duration, *, key: str | None = None) -> Awaitable[None]:
+        """Pause the execution for a span; the slot is free meanwhile, for seconds or for months.
+
+        The moment to go on is fixed by the first attempt, whatever happens in between.
+        """
+
+    def sleep_until(
+        self, title: str, moment: datetime, *, key: str | None = None
+    ) -> Awaitable[None]:
+        """Pause the execution until a moment, an aware datetime; a past one does not pause."""
+
+    def wait_for_event(
+        self,
+        title: str,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Awaitable[Answer | None]:
+        """Wait for an event that no function has, or a signal to this execution; hold no slot.
+
+        An event sent since the execution was created counts, the oldest first; none is received
+        twice by one execution.
+
+        Args:
+            title: the step's title.
+            name: the event's name.
+            match: fields of the event's data that must be equal; a dot steps into objects.
+            timeout: how long to wait; fixed by the first attempt.
+            on_timeout: `none` returns None, `raise` raises `EventTimeout`.
+            key: the step's identity instead of its title.
+        """
+
+    def wait_for_any(
+        self,
+        title: str,
+        *watches: Watch,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Awaitable[Answer | None]:
+        """Wait for the first event that any of several watches fits; see `wait_for_event`."""
+
+    def send_event(
+        self, title: str, name: str, data: Any = None, *, key: str | None = None
+    ) -> Awaitable[str]:
+        """Send an event once, however often this replays, and return its id.
+
+        An event named like a function of this worker runs it; any other goes to who waits for it.
+        """
+
+    def invoke(
+        self,
+        title: str,
+        function: InvokedFunction | str,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
+        key: str | None = None,
+    ) -> Awaitable[Any]:
+        """Run a function as an execution of its own, wait for it without a slot, return its result.
+
+        There is one child, however often this replays. Cancelling this execution cancels it.
+
+        Raises:
+            ExecutionFailed: the child failed, or (`ExecutionCancelled`) was cancelled.
+            EventTimeout: it had not ended within `timeout`; it goes on.
+        """
+
+    def map(
+        self,
+        title: str,
+        fn: Callable[[V], Awaitable[R] | R],
+        items: Iterable[V],
+        *,
+        concurrency: int | None = None,
+        **options: Any,
+    ) -> Awaitable[list[R]]:
+        """Run `fn(item)` as a step for each item, at most `concurrency` at once.
+
+        Returns the results in the order of the items; the options are those of `run`.
+        """
+
     def __call__(self, title: str, **options: Any) -> StepDecorator:
         """Run the decorated nested function as a step and rebind its name to the awaitable.
 
@@ -130,6 +257,76 @@ class BlockingStep(StepFacts, Protocol):
         once: bool = False,
     ) -> T:
         """Run `fn(*args)` once in this thread and store its result; see `Step.run`."""
+
+    def sleep(self, title: str, duration: Duration, *, key: str | None = None) -> None:
+        """Pause the execution for a span; the slot is free meanwhile, for seconds or for months.
+
+        The moment to go on is fixed by the first attempt, whatever happens in between.
+        """
+
+    def sleep_until(self, title: str, moment: datetime, *, key: str | None = None) -> None:
+        """Pause the execution until a moment, an aware datetime; a past one does not pause."""
+
+    def wait_for_event(
+        self,
+        title: str,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Answer | None:
+        """Wait for an event that no function has, or a signal to this execution; hold no slot.
+
+        An event sent since the execution was created counts, the oldest first; none is received
+        twice by one execution.
+
+        Args:
+            title: the step's title.
+            name: the event's name.
+            match: fields of the event's data that must be equal; a dot steps into objects.
+            timeout: how long to wait; fixed by the first attempt.
+            on_timeout: `none` returns None, `raise` raises `EventTimeout`.
+            key: the step's identity instead of its title.
+        """
+
+    def wait_for_any(
+        self,
+        title: str,
+        *watches: Watch,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Answer | None:
+        """Wait for the first event that any of several watches fits; see `wait_for_event`."""
+
+    def send_event(self, title: str, name: str, data: Any = None, *, key: str | None = None) -> str:
+        """Send an event once, however often this replays, and return its id.
+
+        An event named like a function of this worker runs it; any other goes to who waits for it.
+        """
+
+    def invoke(
+        self,
+        title: str,
+        function: InvokedFunction | str,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
+        key: str | None = None,
+    ) -> Any:
+        """Run a function as an execution of its own, wait for it without a slot, return its result.
+
+        There is one child, however often this replays. Cancelling this execution cancels it.
+
+        Raises:
+            ExecutionFailed: the child failed, or (`ExecutionCancelled`) was cancelled.
+            EventTimeout: it had not ended within `timeout`; it goes on.
+        """
+
+    def map(self, title: str, fn: Callable[[V], R], items: Iterable[V], **options: Any) -> list[R]:
+        """Run `fn(item)` as a step for each item in turn; return the results in order."""
 
     def __call__(self, title: str, **options: Any) -> Callable[[Callable[[], T]], T]:
         """Run the decorated nested function as a step and rebind its name to the result."""

@@ -6,14 +6,12 @@ Shared by the async and the blocking face of `step`; it decides, they act.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
+import json
 import random
-import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from worchflow_core.annotations import declared_result
@@ -29,29 +27,15 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.failures import failure_of, is_final, message_of
+from worchflow_core.identities import Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
-from worchflow_core.retries import RetryPolicy, make_retry_policy
+from worchflow_core.retries import make_retry_policy
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
-from worchflow_core.validation import check_title
+from worchflow_core.step import Watch
 
 running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
 """(execution id, step id) of the step whose code is running here."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """A step as it was called: its identity is fixed, its code has not run."""
-
-    step_id: str
-    title: str
-    code: Callable[..., Any]
-    args: tuple[Any, ...]
-    codec: Codec
-    seq: int
-    policy: RetryPolicy | None
-    timeout: timedelta | None
-    once: bool
 
 
 class StepBook:
@@ -68,6 +52,8 @@ class StepBook:
         is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
+        watches, children: what this attempt waits for, to be looked at once more afterwards.
+        looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
     """
 
@@ -92,13 +78,19 @@ class StepBook:
         self.exhausted: BaseException | None = None
         self.current: str | None = None
         self.pending: dict[str, tuple[str, Coroutine[Any, Any, Any]]] = {}
+        self.watches: list[Watch] = []
+        self.children: set[str] = set()
+        self.looking = asyncio.Lock()
+        self.taken = {
+            str(json.loads(step.result or "{}").get("event"))
+            for step in recorded.values()
+            if step.kind == "wait"
+        }
         self.clock = clock
         self.plugins = plugins
         self._max_payload = max_payload
         self._max_steps = max_steps
-        self._seq = 0
-        self._repeats: dict[str, tuple[object, int]] = {}
-        self._used: set[str] = set()
+        self._identities = Identities()
 
     # --- identity -------------------------------------------------------------------------------
 
@@ -122,13 +114,6 @@ class StepBook:
             NonRetriable: nested steps, a title used by two tasks, or too many steps.
             InvalidInput: title, key or an option cannot be taken.
         """
-        self.check()
-        inside = running_step.get()
-        if inside is not None and inside[0] == self.execution.id:
-            raise NonRetriable(
-                f"step {title!r} was called inside another step; a step's code is not replayed "
-                "piece by piece: call both from the function itself"
-            )
         if not callable(code):
             if inspect.iscoroutine(code):
                 code.close()  # it will never be awaited, which Python would warn of
@@ -136,48 +121,46 @@ class StepBook:
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
             )
-        step_id = self._identify(check_title(title), key)
-        self._seq += 1
-        if self._seq > self._max_steps:
-            raise NonRetriable(
-                f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
-                "split the work into executions of their own"
-            )
+        slot = self.enter(title, key)
         policy = None
         if retries is not None or retry_delay is not None:
             policy = _option(title, make_retry_policy, retries, retry_delay)
         span = None if timeout is None else _option(title, parse_duration, timeout)
         declared = declared_result(code) if returns is None else returns
         return StepCall(
-            step_id=step_id,
+            step_id=slot.step_id,
             title=title,
             code=code,
             args=args,
             codec=Codec(declared, f"result of step {title!r}"),
-            seq=self._seq,
+            seq=slot.seq,
             policy=policy,
             timeout=span,
             once=once,
         )
 
-    def _identify(self, title: str, key: str | None) -> str:
-        if key is not None:
-            text = check_title(key, "step key")
-        else:
-            caller = _caller()
-            owner, count = self._repeats.get(title, (caller, 0))
-            if owner is not caller:
-                raise NonRetriable(
-                    f"step title {title!r} is used by two tasks at once, so a replay could not "
-                    "tell their results apart; give each its own title or key="
-                )
-            self._repeats[title] = (caller, count + 1)
-            text = title if count == 0 else f"{title}#{count + 1}"
-        step_id = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-        if step_id in self._used:
-            raise NonRetriable(f"two steps have the identity {text!r}; give one another key=")
-        self._used.add(step_id)
-        return step_id
+    def enter(self, title: str, key: str | None) -> Slot:
+        """Fix the identity of a step, of any kind, at the moment it is called.
+
+        Raises:
+            ControlSignal: the attempt has to unwind.
+            NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            InvalidInput: title or key cannot be taken.
+        """
+        self.check()
+        inside = running_step.get()
+        if inside is not None and inside[0] == self.execution.id:
+            raise NonRetriable(
+                f"step {title!r} was called inside another step; a step's code is not replayed "
+                "piece by piece: call both from the function itself"
+            )
+        slot = self._identities.slot(title, key)
+        if slot.seq > self._max_steps:
+            raise NonRetriable(
+                f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
+                "split the work into executions of their own"
+            )
+        return slot
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -229,7 +212,7 @@ class StepBook:
             StepOutcomeUnknown: it was begun and nobody knows how it ended.
         """
         stands = self.recorded[call.step_id]
-        self._compare(call, stands)
+        self._compare(call.title, stands, "run")
         if stands.status is StepStatus.STARTED:
             raise StepOutcomeUnknown(
                 f"step {call.title!r} was begun in attempt {stands.attempt} and nobody knows how "
@@ -250,10 +233,18 @@ class StepBook:
                 "the changed step another title, or a type that takes both"
             ) from error
 
-    def _compare(self, call: StepCall, stands: StepRecord) -> None:
-        if stands.kind != "run":
+    def replayed(self, slot: Slot, kind: str) -> StepRecord:
+        """Return the record of a step that is not run but waited, sent or invoked."""
+        stands = self.recorded[slot.step_id]
+        self._compare(slot.title, stands, kind)
+        if kind != "deadline" and self.plugins.hears("worchflow_step_replayed"):
+            self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        return stands
+
+    def _compare(self, title: str, stands: StepRecord, kind: str) -> None:
+        if stands.kind != kind:
             raise NonDeterminismError(
-                f"step {call.title!r} was stored as {stands.kind}, and is run now; give the "
+                f"step {title!r} was stored as {stands.kind}, and is {kind} now; give the "
                 "changed step another title"
             )
 
@@ -266,6 +257,24 @@ class StepBook:
     def start_of(self, call: StepCall, started_at: datetime) -> StepRecord:
         """Return the record that a `once` step is about to begin."""
         return self._record(call, StepStatus.STARTED, None, started_at, None)
+
+    def fact(self, slot: Slot, kind: str, payload: Payload, ends: datetime | None) -> StepRecord:
+        """Return the record of a step of another kind; `ends` may lie ahead, as of a sleep."""
+        now = self.clock.now()
+        execution = self.execution
+        return StepRecord(
+            execution_id=execution.id,
+            step_id=slot.step_id,
+            title=slot.title,
+            kind=kind,
+            result=payload,
+            seq=slot.seq,
+            fence=execution.fence,
+            attempt=execution.failed_attempts + 1,
+            started_at=now,
+            ended_at=ends or now,
+            execution_created_at=execution.created_at,
+        )
 
     def encode(self, call: StepCall, value: Any) -> tuple[Payload, Any]:
         """Return a step's result as JSON text, and as every later attempt will see it."""
@@ -336,14 +345,6 @@ def wrapped(call: StepCall, error: BaseException) -> Exception:
     )
     wrapper.__cause__ = error
     return wrapper
-
-
-def _caller() -> object:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return task if task is not None else threading.current_thread()
 
 
 def _option(title: str, parse: Callable[..., Any], *args: Any) -> Any:

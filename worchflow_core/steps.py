@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.control import (
+    Control,
+    check_wait,
+    checked_moment,
+    checked_watch,
+    span_of,
+)
 from worchflow_core.durations import Duration
-from worchflow_core.errors import StepTimeout, WorchflowError
+from worchflow_core.errors import InvalidInput, StepTimeout, WorchflowError
+from worchflow_core.functions import Function
+from worchflow_core.identities import Slot, StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, Superseded
-from worchflow_core.stepbook import StepBook, StepCall, running_step, wrapped
+from worchflow_core.step import Watch
+from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.threads import ThreadPool
 
 
@@ -46,8 +57,16 @@ class StepFactsOf:
 class Steps(StepFactsOf):
     """Run steps for one attempt of an async function; see `worchflow_core.step.Step`."""
 
-    def __init__(self, book: StepBook, journal: Journal, lease: Lease, pool: ThreadPool) -> None:
+    def __init__(
+        self,
+        book: StepBook,
+        journal: Journal,
+        lease: Lease,
+        pool: ThreadPool,
+        control: Control,
+    ) -> None:
         super().__init__(book)
+        self._control = control
         self._journal = journal
         self._lease = lease
         self._pool = pool
@@ -85,6 +104,107 @@ class Steps(StepFactsOf):
     def __call__(self, title: str, **options: Any) -> Callable[[Callable[[], Any]], Any]:
         """Run the decorated nested function as a step."""
         return lambda fn: self.run(title, fn, **options)
+
+    def sleep(
+        self, title: str, duration: Duration, *, key: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Fix now when to go on; see `Step.sleep`."""
+        slot = self._book.enter(title, key)
+        span = span_of(title, duration) or timedelta(0)
+        return self._kept(slot, self._control.sleep, self._book.clock.now() + span)
+
+    def sleep_until(
+        self, title: str, moment: datetime, *, key: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Go on at a moment; see `Step.sleep_until`."""
+        slot = self._book.enter(title, key)
+        return self._kept(slot, self._control.sleep, checked_moment(title, moment))
+
+    def wait_for_event(
+        self,
+        title: str,
+        name: str,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Wait for an event of a name; see `Step.wait_for_event`."""
+        watch = checked_watch(title, name, match)
+        return self.wait_for_any(title, watch, timeout=timeout, on_timeout=on_timeout, key=key)
+
+    def wait_for_any(
+        self,
+        title: str,
+        *watches: Watch,
+        timeout: Duration | None = None,
+        on_timeout: str = "none",
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Wait for the first of several events; see `Step.wait_for_any`."""
+        slot = self._book.enter(title, key)
+        check_wait(title, watches, on_timeout)
+        span = span_of(title, timeout)
+        return self._kept(slot, self._control.wait, watches, span, on_timeout)
+
+    def send_event(
+        self, title: str, name: str, data: Any = None, *, key: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Send an event once; see `Step.send_event`."""
+        slot = self._book.enter(title, key)
+        return self._kept(slot, self._control.send_event, name, data)
+
+    def invoke(
+        self,
+        title: str,
+        function: Function[Any, Any] | str,
+        data: Any = None,
+        *,
+        timeout: Duration | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function as a child execution; see `Step.invoke`."""
+        slot = self._book.enter(title, key)
+        span = span_of(title, timeout)
+        return self._kept(slot, self._control.invoke, function, data, span)
+
+    async def map(
+        self,
+        title: str,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        concurrency: int | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        """Run `fn(item)` as a step for each item; see `Step.map`."""
+        chosen = list(items)
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise InvalidInput(f"step {title!r}: concurrency is {concurrency!r}; give 1 or more")
+        room = asyncio.Semaphore(concurrency or max(1, len(chosen)))
+
+        async def one(number: int, item: Any) -> Any:
+            async with room:
+                name = f"{title} {number} of {len(chosen)}"
+                return await self.run(name, fn, item, key=f"{title}[{number}]", **options)
+
+        return await asyncio.gather(*(one(number, item) for number, item in enumerate(chosen, 1)))
+
+    def _kept(
+        self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Note a call that is not awaited yet, so that one that is forgotten is told of."""
+        performing = self._awaited(slot, perform, *args)
+        self._book.pending[slot.step_id] = (slot.title, performing)
+        return performing
+
+    async def _awaited(
+        self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> Any:
+        del self._book.pending[slot.step_id]
+        self._book.check()
+        return await perform(slot, *args)
 
     async def settle(self) -> None:
         """Return once the steps still running were recorded."""

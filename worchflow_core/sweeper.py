@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from worchflow_core import transitions
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
-from worchflow_core.handlers import follow_up, handler_of
+from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.journal import Journal
+from worchflow_core.mailbox import Mailbox
 from worchflow_core.models import (
     CLAIMABLE,
     FINAL,
@@ -38,6 +39,7 @@ logger = logging.getLogger("worchflow")
 _PAGE = 1000
 _HINT_INTERVAL = 0.75
 _RETENTION_INTERVAL = 60.0
+_EVENTS_INTERVAL = 3600.0
 _DEAD_KEPT = timedelta(days=1)
 _EPOCH_KEY = "queue-epoch"
 
@@ -57,6 +59,7 @@ class Sweeper:
         self._clock = journal.clock
         self._registry = registry
         self._settings = settings
+        self._mailbox = Mailbox(journal)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
@@ -72,6 +75,7 @@ class Sweeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
+            group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -175,7 +179,7 @@ class Sweeper:
                 max_crashes=self._settings.max_crashes,
                 has_grown=grown,
                 has_hint=self._journal.queue.keeps_hints,
-                has_handler=handler_of(item.function, Status.FAILED, self._registry) is not None,
+                has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
         released = await self._journal.update(pairs)
@@ -196,8 +200,7 @@ class Sweeper:
                 transitions.expire(
                     item,
                     now=now,
-                    has_handler=handler_of(item.function, Status.FAILED, self._registry)
-                    is not None,
+                    has_handler=has_followers(item, Status.FAILED, self._registry),
                 ),
             )
             for item in found
@@ -220,6 +223,7 @@ class Sweeper:
         found = await self._find(Condition("handlers_due", Operator.EQUAL, True))
         if found:
             await follow_up(found, self._registry, self._journal)
+        await self._mailbox.deliver_pending()
 
     # --- hints ----------------------------------------------------------------------------------
 
@@ -312,6 +316,11 @@ class Sweeper:
             gone = await self._journal.delete([item.id for item in found])
             if not gone:
                 return
+
+    async def forget_events(self) -> None:
+        """Delete stored events older than the retention."""
+        if self._settings.retention:
+            await self._mailbox.forget(self._clock.now() - self._settings.retention)
 
     async def _find(self, *where: Condition) -> Sequence[Execution]:
         return (await self._store.find(Query(where=where, descending=False, limit=_PAGE))).items

@@ -201,6 +201,7 @@ def request_cancel(execution: Execution, *, now: datetime) -> Change:
             "hint_at": None,
             "waits": (),
             "cancel_requested_at": None,
+            "handlers_due": True,  # its children are to be cancelled, its parent to be woken
         },
     )
 

@@ -41,10 +41,11 @@ def check_tags(values: Iterable[str]) -> tuple[str, ...]:
     """Return tags sorted and without repeats; each is printable text of at most 128 characters."""
     if isinstance(values, str):
         raise InvalidInput(f"tags is the text {_short(values)}; give a list of texts")
-    tags = sorted(set(values))
+    tags = list(values)
     for tag in tags:
         if not isinstance(tag, str) or not tag or len(tag) > _TAG_LENGTH or not tag.isprintable():
             raise InvalidInput(f"tag {_short(tag)} must be printable text of 1 to 128 characters")
+    tags = sorted(set(tags))
     if len(tags) > 32:
         raise InvalidInput(f"{len(tags)} tags are too many; give at most 32")
     return tuple(tags)

@@ -64,7 +64,7 @@ EXECUTION_NAMES: Mapping[str, str] = {
 }
 """The wire name of each field of `Execution`."""
 
-_EMPTY: tuple[Any, ...] = (None, (), {}, False)
+_ZERO_COUNTS = frozenset({"retries", "steps_recorded"})
 _ALWAYS = frozenset({"id", "function", "status", "failed_attempts", "created_at", "updated_at"})
 
 
@@ -91,7 +91,7 @@ def fields_to_wire(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     to_remove: list[str] = []
     for name, value in values.items():
         wire_name = EXECUTION_NAMES[name]
-        if name not in _ALWAYS and value in _EMPTY:
+        if name not in _ALWAYS and _says_nothing(name, value):
             to_remove.append(wire_name)
         else:
             to_set[wire_name] = field_to_wire(name, value)
@@ -103,6 +103,12 @@ def fields_to_wire(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
                 to_set["errorType"] = value.type
                 to_set["errorStack"] = value.traceback
     return to_set, to_remove
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    if value == 0:  # False as well; a count of none is left out, unless none differs from unknown
+        return name not in _ZERO_COUNTS
+    return value is None or value == () or value == {}
 
 
 def execution_to_wire(execution: Execution) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class WorkerRunner:
         self._session: Session | None = None
         self._is_stopping = False
         self._finished = 0
+        self._has_ended = asyncio.Event()
+        self._has_ended.set()
 
     @property
     def health(self) -> Health:
@@ -116,28 +118,37 @@ class WorkerRunner:
                 but not with `burst` or `only`.
 
         Raises:
-            WorchflowError: a resource of a function cannot be opened, or there is no function.
+            WorchflowError: a resource of a function cannot be opened, there is no function, or it
+            runs already.
         """
         if not len(self._registry):
             raise WorchflowError(
                 "there are no functions to run; install a package that has some, or name a module "
                 "with -m or WORCHFLOW_MODULES"
             )
+        if not self._has_ended.is_set():
+            raise WorchflowError("this worker runs already; for another, open another application")
+        if scheduler is None:
+            scheduler = self._settings.scheduler and not burst and only is None
         self._is_stopping = False
+        self._has_ended.clear()
+        assignment = Assignment(burst=burst, only=only, max_executions=max_executions)
+        try:
+            await self._run(assignment, with_scheduler=scheduler)
+        finally:
+            self._has_ended.set()
+
+    async def _run(self, assignment: Assignment, *, with_scheduler: bool) -> None:
         async with AsyncExitStack() as stack:
             resources = await self._open_resources(stack)
             await self._publish()
             parts = [
                 asyncio.create_task(Sweeper(self._journal, self._registry, self._settings).run())
             ]
-            if scheduler is None:
-                scheduler = self._settings.scheduler and not burst and only is None
-            if scheduler:
+            if with_scheduler:
                 parts.append(asyncio.create_task(self._make_scheduler().run()))
             try:
-                await self._live(
-                    Assignment(burst=burst, only=only, max_executions=max_executions), resources
-                )
+                await self._live(assignment, resources)
             finally:
                 for part in parts:
                     part.cancel()
@@ -155,6 +166,12 @@ class WorkerRunner:
         self._is_stopping = True
         if self._session is not None:
             self._session.stop(now=now)
+
+    async def close(self) -> None:
+        """Stop at once and return when the run, if there is one, has ended."""
+        if not self._has_ended.is_set():
+            self.stop(now=True)
+            await self._has_ended.wait()
 
     async def _live(self, assignment: Assignment, resources: dict[Any, Any]) -> None:
         while not self._is_stopping:

@@ -111,9 +111,7 @@ def _values(
             yield f"(d) {execution.id}: result {execution.result} of steps {values}"
 
 
-def _ends(
-    execution: Execution, seen: Execution | None, traces: Sequence[Trace]
-) -> Iterator[str]:
+def _ends(execution: Execution, seen: Execution | None, traces: Sequence[Trace]) -> Iterator[str]:
     if seen is not None and (seen.status, seen.result, seen.finished_at, seen.fence) != (
         execution.status,
         execution.result,

@@ -45,7 +45,9 @@ def serve(order: Order) -> None:
     os.close(log)
     faulthandler.enable()
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
     )
     if order.memory is not None:
         import resource

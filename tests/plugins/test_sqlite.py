@@ -8,6 +8,7 @@ import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from worchflow_core import (
@@ -24,6 +25,7 @@ from worchflow_core.testing.contracts import QueueContract, StoreContract
 from worchflow_core.testing.contracts.samples import NOW, execution, step
 from worchflow_plugins import sqlite
 from worchflow_plugins.sqlite import SqliteQueue, SqliteStore, writer
+from worchflow_plugins.sqlite.connection import fetch
 
 SETTINGS = Settings(_env_file=None)
 
@@ -143,6 +145,32 @@ def test_reading_commands_create_no_file(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_a_url_can_ask_for_a_file_that_exists(tmp_path: Path, mode: str) -> None:
+    async def main() -> None:
+        url = f"sqlite:///{tmp_path}/w.db"
+        with pytest.raises(StoreUnavailable, match="there is no database"):
+            await SqliteStore(f"{url}?mode={mode}").__aenter__()
+        assert _modes(tmp_path) == {}
+        async with SqliteStore(url) as store:
+            await store.create([execution("a")])
+        async with SqliteStore(f"{url}?mode={mode}") as store:
+            assert [item.id for item in await store.get(["a"])] == ["a"]
+            if mode == "rw":
+                assert await store.create([execution("b")]) == [Created.NEW]
+            else:
+                with pytest.raises(StoreUnusable, match="for reading only"):
+                    await store.create([execution("b")])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("query", ["mode=memory", "cache=shared", "mode=ro&x=1"])
+def test_what_a_url_asks_for_must_be_known(query: str) -> None:
+    with pytest.raises(ConfigurationError, match="only mode=ro"):
+        SqliteStore(f"sqlite:///w.db?{query}")
 
 
 def test_a_store_that_is_not_open_says_so(tmp_path: Path) -> None:
@@ -301,3 +329,35 @@ def test_a_store_whose_file_was_removed_takes_no_more_writes(tmp_path: Path) -> 
 
     asyncio.run(main("w.db"))
     asyncio.run(main("w.db-wal"))
+
+
+def test_a_send_of_many_megabytes_is_cut_into_commits(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "w.db")) as store:
+            payload = '"' + "x" * 2**20 + '"'
+            given = [execution(f"e{number}", data=payload) for number in range(60)]
+            assert await store.create(given) == [Created.NEW] * 60
+            assert len(await store.claim("w", ["f"], limit=60, now=NOW)) == 60
+            assert await store.record([step(item.id, result=payload) for item in given])
+            assert len(await store.get([item.id for item in given])) == 60
+
+    asyncio.run(main())
+
+
+def test_answers_too_large_for_one_text_are_read_row_by_row(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "w.db")) as store:
+            given = [execution(f"e{number}", data='"' + "x" * 5000 + '"') for number in range(9)]
+            await store.create(given)
+
+            def limited(reading: apsw.Connection) -> list[list[object]]:
+                before = reading.limit(apsw.SQLITE_LIMIT_LENGTH, 20_000)
+                try:
+                    return fetch(reading, "id, data", "FROM executions ORDER BY id")
+                finally:
+                    reading.limit(apsw.SQLITE_LIMIT_LENGTH, before)
+
+            found = await store._file.read(limited)
+            assert found == [[item.id, item.data] for item in given]
+
+    asyncio.run(main())

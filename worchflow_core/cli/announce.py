@@ -83,7 +83,7 @@ def start(app: Worchflow, *, with_functions: bool = True) -> None:
     if with_functions:
         output.say(functions(app))
     for line in notices(app):
-        output.say(line)
+        output.say(printable(line))
     for text in warnings(app):
         output.warn(text)
 

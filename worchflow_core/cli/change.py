@@ -261,11 +261,13 @@ def _is_agreed(action: Action, count: int, *, yes: bool) -> bool:
 def _print_dry_run(
     action: Action, found: Sequence[str], errors: Mapping[str, Exception], flags: Flags
 ) -> tuple[int, list[str]]:
+    from worchflow_core.words import printable
+
     if flags.json:
         output.document({"items": [{"id": item} for item in found], "total": len(found)})
     else:
         for item in found:
-            output.data(item)
+            output.data(printable(item))
     for error in errors.values():
         output.error(str(error))
     if not flags.quiet:

@@ -176,6 +176,7 @@ def workers(
     import sys
 
     from worchflow_core.cli.opening import existing, run_async
+    from worchflow_core.words import printable
 
     flags = flags_of(ctx)
 
@@ -184,7 +185,8 @@ def workers(
             async with existing(flags) as app:
                 chosen = _worker(await app.client.workers(), drain)
                 await app.client.drain([chosen.id])
-                output.say(f"asked {chosen.name} ({chosen.id}) to take no more and leave")
+                name = printable(f"{chosen.name} ({chosen.id})")
+                output.say(f"asked {name} to take no more and leave")
             return
         async with existing(flags) as app:
             is_live = output.is_terminal(sys.stdout) and not flags.json

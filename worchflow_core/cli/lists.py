@@ -47,6 +47,7 @@ def list_executions(
 ) -> None:
     """List executions, newest first."""
     from worchflow_core.cli.opening import existing, run_async
+    from worchflow_core.words import printable
 
     flags = flags_of(ctx)
     if sort not in ("created", "updated", "finished"):
@@ -73,7 +74,7 @@ def list_executions(
             page = await app.client.find(chosen)
             if ids:
                 for item in page.items:
-                    output.data(item.id)
+                    output.data(printable(item.id))
                 return
             _print(page, chosen, flags, wide=wide)
 
@@ -195,6 +196,7 @@ def _lines(items: tuple[Execution, ...], *, wide: bool) -> list[str]:
         Column(title="FUNCTION", shrinks=True),
         Column(title="CREATED", is_number=True),
         Column(title="DURATION", is_number=True),
+        Column(title="STEPS", is_number=True),
         Column(title="ATTEMPTS", is_number=True),
         Column(title="ERROR", shrinks=True),
     ]
@@ -205,6 +207,7 @@ def _lines(items: tuple[Execution, ...], *, wide: bool) -> list[str]:
             printable(item.function, 128),
             human_age(item.created_at, now),
             _duration(item, now),
+            "-" if item.steps_recorded is None else str(item.steps_recorded),
             attempts_of(item),
             _error(item, None if wide else 60),
         ]
@@ -216,9 +219,9 @@ def _lines(items: tuple[Execution, ...], *, wide: bool) -> list[str]:
             [*row, printable(",".join(item.tags))] for row, item in zip(rows, items, strict=True)
         ]
     if not any(item.error for item in items):
-        columns.pop(6)
+        columns.pop(7)
         for row in rows:
-            row.pop(6)
+            row.pop(7)
     return table(columns, rows)
 
 

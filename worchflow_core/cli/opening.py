@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from worchflow_core.cli import exits, output
 from worchflow_core.cli.flags import Flags
+from worchflow_core.words import printable
 
 if TYPE_CHECKING:
     from worchflow_core.app import Worchflow
@@ -117,7 +118,7 @@ async def find_execution(client: Client, text: str) -> Execution:
     """
     from worchflow_core.errors import NotFound
     from worchflow_core.filters import Filter
-    from worchflow_core.words import human_age, printable
+    from worchflow_core.words import human_age
 
     try:
         return await client.get(text)
@@ -168,4 +169,4 @@ def _say_where(app: Worchflow, flags: Flags) -> None:
         else source_words(choice.store_source, "--store-url", "WORCHFLOW_STORE_URL")
     )
     text = f"store   {app.journal.store.describe()}   {source}"
-    output.say(output.paint(text, "2", sys.stderr))
+    output.say(output.paint(printable(text), "2", sys.stderr))

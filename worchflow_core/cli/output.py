@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ MARKS: Mapping[str, tuple[str, str, str]] = {
     "dead": ("✗", "x", "31"),
 }
 """A sign, its ASCII twin and a colour for each status word."""
+
+_STEERING = re.compile("[\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""What json.dumps leaves as it is and a terminal may obey; its escapes are JSON as well."""
 
 
 def prepare_streams() -> None:
@@ -61,7 +65,8 @@ def data(text: str) -> None:
 def document(value: Any, *, lines: bool = False) -> None:
     """Write a JSON document to standard output: indented for people, or on one line."""
     indent = 2 if is_terminal(sys.stdout) and not lines else None
-    data(json.dumps(value, indent=indent, ensure_ascii=False))
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    data(_STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import exits
+from worchflow_core.cli import completion, exits
 
 if TYPE_CHECKING:
     from worchflow_core.client import Client
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from worchflow_core.models import Execution
 
 Statuses = Annotated[
-    str | None, typer.Option("--status", help="One status or several: failed,retrying.")
+    str | None,
+    typer.Option(
+        "--status",
+        help="One status or several: failed,retrying.",
+        autocompletion=completion.statuses,
+    ),
 ]
-FunctionId = Annotated[str | None, typer.Option("--function", "-f", help="Of this function.")]
+FunctionId = Annotated[
+    str | None,
+    typer.Option("--function", "-f", help="Of this function.", autocompletion=completion.functions),
+]
 Search = Annotated[
     str | None, typer.Option("--search", help="Id or function starts with this, or error type.")
 ]
@@ -30,7 +38,11 @@ Since = Annotated[
 Until = Annotated[str | None, typer.Option("--until", help="Created before; as --since.")]
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="Ids, or 6 and more characters of one; - reads them."),
+    typer.Argument(
+        metavar="[ID]...",
+        help="Ids, or 6 and more characters of one; - reads them.",
+        autocompletion=completion.executions,
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All that match the filters.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which these would be.")]

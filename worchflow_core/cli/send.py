@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import exits, output
+from worchflow_core.cli import completion, exits, output
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from worchflow_core.client import ExecutionHandle
     from worchflow_core.models import Execution
 
+FunctionName = Annotated[
+    str,
+    typer.Argument(
+        metavar="FUNCTION", help="The function's id.", autocompletion=completion.functions
+    ),
+]
 Data = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The event's data.")]
 DataOption = Annotated[
     str | None,
@@ -38,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 def send(
     ctx: typer.Context,
-    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's id.")],
+    function: FunctionName,
     data: Data = None,
     data_option: DataOption = None,
     fields: Fields = None,

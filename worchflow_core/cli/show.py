@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import exits, output
+from worchflow_core.cli import completion, exits, output
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ def register(app: typer.Typer) -> None:
 def show(
     ctx: typer.Context,
     execution_id: Annotated[
-        str, typer.Argument(metavar="ID", help="An id, or 6 and more characters of one.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="An id, or 6 and more characters of one.",
+            autocompletion=completion.executions,
+        ),
     ],
     steps: Annotated[bool, typer.Option("--steps", help="Print the steps alone.")] = False,
     step: Annotated[
@@ -182,7 +187,8 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     now = datetime.now(UTC)
     status = output.status(execution.status.value)
     output.data(f"{printable(execution.function)}  {printable(execution.id)}  {status}")
-    output.data("   ".join(_facts(execution, now)))
+    for line in _wrapped(_facts(execution, now)):
+        output.data(line)
     if not execution.status.is_final:
         reason = why_waiting(execution, await client.workers(), now)
         if reason is not None:
@@ -214,12 +220,25 @@ def _facts(execution: Execution, now: datetime) -> list[str]:
         facts.append(f"lost workers {execution.crashes}")
     owner = execution.owner or (execution.attempts[-1].worker if execution.attempts else None)
     if owner:
-        facts.append(f"worker {printable(owner)[:16]}")
+        facts.append(f"worker {printable(owner)[:12]}")
     if execution.code_version:
         facts.append(printable(execution.code_version))
     if execution.tags:
         facts.append(f"tags {printable(', '.join(execution.tags))}")
     return facts
+
+
+def _wrapped(facts: Sequence[str]) -> list[str]:
+    """Return facts as lines, as many to a line as the terminal has space for; piped: one line."""
+    space = output.width() if output.is_terminal(sys.stdout) else sys.maxsize
+    lines = [""]
+    for fact in facts:
+        joined = f"{lines[-1]}   {fact}" if lines[-1] else fact
+        if len(joined) <= space or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(fact)
+    return lines
 
 
 def step_lines(execution: Execution, recorded: Sequence[StepRecord]) -> list[str]:

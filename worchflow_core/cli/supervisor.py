@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from worchflow_core.cli import exits, output
 from worchflow_core.cli.health import Vitals, serving
 from worchflow_core.cli.signals import Stopper, stoppable
+from worchflow_core.words import printable
 
 _STEADY = 60.0
 """A process that ran this long has shown that it can; the next crash waits short again."""
@@ -28,11 +29,13 @@ class Child:
 
     Attributes:
         command: how to start it, without the interpreter.
-        is_worker: it joins by socket, reports its health and leaves when the parent does.
+        name: what it is called in warnings.
+        is_worker: it reports its health by socket, and is restarted when files change.
         is_recycled: it ends by itself to be replaced by a fresh one.
     """
 
     command: Sequence[str]
+    name: str = "a worker process"
     is_worker: bool = True
     is_recycled: bool = False
     process: asyncio.subprocess.Process | None = None
@@ -105,6 +108,9 @@ class Supervisor:
                 continue
             if code == exits.DONE and not child.is_recycled:
                 return
+            if code == exits.USAGE and not child.is_worker:
+                output.warn(f"{child.name} {_how(code)}; the rest goes on without it")
+                return
             if code == exits.USAGE and not self._watch:
                 self._code = exits.USAGE
                 self._stop(1)
@@ -116,31 +122,33 @@ class Supervisor:
             if code != exits.DONE:
                 wait = 0.5 if time.monotonic() - began > _STEADY else wait
                 pause = wait * random.uniform(0.75, 1.0)
-                output.warn(f"a worker process {_how(code)}; starting another in {pause:.1f} s")
+                output.warn(f"{child.name} {_how(code)}; starting another in {pause:.1f} s")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), pause)
                 wait = min(wait * 2, 30.0)
 
     async def _live(self, child: Child) -> int:
         ours, theirs = socket.socketpair()
-        extra = ["--supervised", str(theirs.fileno())] if child.is_worker else []
+        number = str(theirs.fileno())
+        if child.is_worker:
+            command = ["worchflow_core.cli", *child.command, "--supervised", number]
+        else:
+            command = ["worchflow_core.cli.guarded", number, *child.command]
         if child.is_worker and child.has_started:
-            extra.append("--follower")  # the start-up lines were printed once
+            command.append("--follower")  # the start-up lines were printed once
         child.has_started = True
         # A session of its own: Ctrl-C reaches this process alone, which hands it on by pid.
         child.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "worchflow_core.cli",
-            *child.command,
-            *extra,
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),) if child.is_worker else (),
+            pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
         theirs.close()
         if self._is_stopping:
-            self._signal(signal.SIGTERM)
+            child.process.terminate()
         listening = asyncio.create_task(self._listen(child, ours))
         try:
             return await child.process.wait()
@@ -168,7 +176,7 @@ class Supervisor:
 
         async for changes in awatch(*self._watch, watch_filter=PythonFilter()):
             names = ", ".join(sorted({os.path.basename(path) for _, path in changes})[:3])
-            self._say(f"{names} changed, reloading; executions resume from their steps")
+            self._say(f"{printable(names)} changed, reloading; executions resume from their steps")
             workers = [child for child in self._children if child.is_worker]
             for child in workers:
                 child.wanted = False

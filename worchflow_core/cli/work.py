@@ -118,9 +118,8 @@ def dev(
         from worchflow_core.cli.supervisor import Child
 
         address = ["--host", host, "--port", str(port)]
-        children.append(Child(command=[*shared, "dashboard", *address], is_worker=False))
-        if not flags.quiet:
-            output.say(f"dashboard   http://{host}:{port}")
+        command = [*shared, "dashboard", *address]
+        children.append(Child(command=command, name="the dashboard", is_worker=False))
     raise typer.Exit(_supervise(flags, children, {}, is_reloading=reload))
 
 

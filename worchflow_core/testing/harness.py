@@ -292,6 +292,7 @@ class Harness:
             lease=self._lease,
             plugins=self._app.plugins,
             settings=self._app.settings,
+            registry=self._app.registry,
             functions=ThreadPool(1, "function"),
             steps=ThreadPool(32, "step"),
             resources=resources,

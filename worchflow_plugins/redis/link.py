@@ -63,7 +63,7 @@ class Link:
         self._client = self._waiting = None
         own, self._own = self._own, []
         for client in own:
-            await client.aclose()
+            await client.aclose(close_connection_pool=True)
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one trip and return their answers.

@@ -42,6 +42,7 @@ class Checkpoints:
         self._path = path
         self._connect = connect
         self._gate = gate
+        self._limit = _LARGE
         self._is_needed = threading.Event()
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(
@@ -89,6 +90,11 @@ class Checkpoints:
 
     def _checkpoint(self, connection: apsw.Connection) -> None:
         pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if pages > _LARGE:
-            with self._gate:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        if pages <= self._limit:
+            return
+        # Where a reader holds on, the next try waits until the log has grown as much again: each
+        # keeps writers out for the 50 ms in which it hopes.
+        self._limit = pages + _LARGE
+        with self._gate:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        self._limit = _LARGE

@@ -21,6 +21,8 @@ Row = list[Any]
 PATIENCE = 10.0
 """Seconds for which a locked file is tried again before the caller hears of it."""
 
+_UNSETTLING = (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError)
+
 _SETTINGS = (
     # Ours are more patient and fairer than SQLite's own busy handler; see `patiently`.
     "PRAGMA busy_timeout = 0",
@@ -46,13 +48,13 @@ def connect(path: str, *, cache_kib: int = 8_192, is_reader: bool = False) -> ap
     return connection
 
 
-def patiently(work: Callable[[], T], patience: float = PATIENCE) -> T:
+def patiently(work: Callable[[], T]) -> T:
     """Do `work`, again and again while another connection is in the way.
 
     Tried every 0.5 to 1 ms: with three writers SQLite's own handler, which sleeps longer each
     time, made the slowest wait a second or two; so it is 15 ms.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             return work()
@@ -62,15 +64,26 @@ def patiently(work: Callable[[], T], patience: float = PATIENCE) -> T:
             time.sleep(random.uniform(0.0005, 0.001))
 
 
-def begin(connection: apsw.Connection, patience: float = PATIENCE) -> None:
+def begin(connection: apsw.Connection) -> None:
     """Begin to write; from here on nobody else does."""
-    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), patience)
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
-def roll_back(connection: apsw.Connection) -> None:
-    """End a transaction without effect, if there is one: some errors end it by themselves."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+def rolled_back(connection: apsw.Connection, error: BaseException) -> apsw.Connection | None:
+    """End a transaction that failed; return its connection, None when it was closed instead.
+
+    After an error of the disk or of the file's contents, what a connection remembers of the file
+    may be wrong: it is better to begin afresh.
+    """
+    try:
+        if connection.in_transaction:  # some errors end it by themselves
+            connection.execute("ROLLBACK")
+        if not isinstance(error, _UNSETTLING):
+            return connection
+    except apsw.Error:
+        pass
+    connection.close()
+    return None
 
 
 def packed(rows: Sequence[Sequence[Any]]) -> str:

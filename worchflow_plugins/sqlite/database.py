@@ -12,7 +12,7 @@ import apsw
 
 from worchflow_core import StoreUnusable
 from worchflow_plugins.sqlite.checkpoints import Checkpoints
-from worchflow_plugins.sqlite.connection import begin, connect, patiently, roll_back
+from worchflow_plugins.sqlite.connection import begin, connect, patiently, rolled_back
 from worchflow_plugins.sqlite.faults import as_store_error, forked
 from worchflow_plugins.sqlite.place import Header, check_header, examine
 from worchflow_plugins.sqlite.readers import Readers
@@ -77,11 +77,12 @@ class Database:
         self.users = 0
         try:
             _prepare(path)
-            # Held open from first to last, so that the log is not removed between two others.
-            self._keeper = connect(path)
-            patiently(lambda: self._keeper.execute("SELECT count(*) FROM counts").get)
+            self._keeper = _keep(path)
         except apsw.Error as error:
-            raise (as_store_error(error, path) or error) from error
+            fault = as_store_error(error, path)
+            if fault is None:
+                raise
+            raise fault from error
         self._identity = self._look()
         self._beat_lock = threading.Lock()
         self._beats: apsw.Connection | None = None
@@ -96,19 +97,20 @@ class Database:
         """Run a short transaction in the calling thread, on the connection kept for beats."""
         self.check_process()
         with self._beat_lock:
+            self._verify()
             try:
-                self._verify()
                 if self._beats is None:
                     self._beats = connect(self.path, cache_kib=256)
                 begin(self._beats)
-                try:
-                    answer = work(self._beats)
-                    self._beats.execute("COMMIT")
-                except BaseException:
-                    roll_back(self._beats)
+                answer = work(self._beats)
+                self._beats.execute("COMMIT")
+            except BaseException as error:
+                if self._beats is not None:
+                    self._beats = rolled_back(self._beats, error)
+                fault = as_store_error(error, self.path)
+                if fault is None:
                     raise
-            except apsw.Error as error:
-                raise (as_store_error(error, self.path) or error) from error
+                raise fault from error
         return answer
 
     def check_process(self) -> None:
@@ -149,6 +151,17 @@ class Database:
                 "in use; what is not yet in it is lost. Stop all processes that use it, restore "
                 "it, and start again"
             )
+
+
+def _keep(path: str) -> apsw.Connection:
+    """Return a connection to hold from first to last, so that the log is not removed meanwhile."""
+    keeper = connect(path, cache_kib=64)
+    try:
+        patiently(lambda: keeper.execute("SELECT count(*) FROM counts").get)
+    except BaseException:
+        keeper.close()
+        raise
+    return keeper
 
 
 def _prepare(path: str) -> None:

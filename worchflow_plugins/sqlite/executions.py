@@ -249,6 +249,11 @@ def delete(connection: apsw.Connection, members: Sequence[Collection[str]]) -> l
     return [set(member) - kept for member in members]
 
 
-def weigh(items: Sequence[Execution]) -> int:
-    """Return how much of a commit these executions take."""
-    return sum(1 + (len(item.data or "") + len(item.result or "") >> 10) for item in items)
+def weight(item: Execution) -> int:
+    """Return how much of a commit an execution takes."""
+    return 1 + (len(item.data or "") + len(item.result or "") >> 10)
+
+
+def change_weight(change: Change) -> int:
+    """Return how much of a commit a change takes."""
+    return 1 + (len(change.values.get("result") or "") >> 10)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from worchflow_core import StoreUnavailable
+from worchflow_core import StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.database import Database, acquire, release
 from worchflow_plugins.sqlite.writer import Kind
 
@@ -16,9 +16,10 @@ T = TypeVar("T")
 class Handle:
     """What a store and its records share: where the file is, and how it is read and written."""
 
-    def __init__(self, path: str, *, create: bool) -> None:
+    def __init__(self, path: str, *, create: bool, is_reader: bool = False) -> None:
         self.path = path
         self.create = create
+        self.is_reader = is_reader
         self._database: Database | None = None
 
     async def open(self) -> None:
@@ -41,6 +42,8 @@ class Handle:
 
     async def write(self, kind: Kind, member: Any, *, weight: int = 1) -> Any:
         """Return the answer to one write once it is durable."""
+        if self.is_reader:
+            raise StoreUnusable(f"{self.path} was opened with mode=ro, for reading only")
         return await self.database.writer.write(kind, member, weight=weight)
 
     async def read(self, work: Callable[..., T], *arguments: Any) -> T:

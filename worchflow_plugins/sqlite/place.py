@@ -6,7 +6,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from worchflow_core import ConfigurationError, StoreUnavailable, StoreUnusable
 from worchflow_plugins.sqlite.schema import APPLICATION_ID, VERSION
@@ -31,8 +31,7 @@ class Header:
 def path_of(url: str) -> str:
     """Return the absolute path that a URL names, or a path itself.
 
-    `sqlite:///relative.db`, `sqlite:////absolute.db` and `sqlite:path` are understood; what
-    follows a `?` in a URL is left out.
+    `sqlite:///relative.db`, `sqlite:////absolute.db` and `sqlite:path` are understood.
     """
     path = url
     if url.startswith(SCHEME):
@@ -43,6 +42,19 @@ def path_of(url: str) -> str:
             f"{url!r} names no file; give sqlite:///relative.db or sqlite:////absolute.db"
         )
     return os.path.abspath(os.path.expanduser(path))
+
+
+def mode_of(url: str) -> str:
+    """Return how a URL wants its file opened: `ro`, `rw` or `rwc`, as after `?mode=`."""
+    query = url.partition("?")[2] if url.startswith(SCHEME) else ""
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    mode = options.pop("mode", "rwc")
+    if options or mode not in ("ro", "rw", "rwc"):
+        raise ConfigurationError(
+            f"{url!r} ends in {query!r}; only mode=ro (read, never create), mode=rw (never create) "
+            "and mode=rwc are understood"
+        )
+    return mode
 
 
 def examine(path: str, *, create: bool) -> None:

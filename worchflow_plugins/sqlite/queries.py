@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -61,7 +62,8 @@ def counting(query: Query) -> tuple[str, list[Any]]:
 
 def find(connection: apsw.Connection, query: Query) -> Page:
     """Answer a query; page and count are of one moment."""
-    with connection:
+    # One moment matters only to two statements.
+    with connection if query.counted else nullcontext():
         source, bindings = selection(query)
         rows = fetch(connection, EXECUTION_COLUMNS, source, bindings)
         total = connection.execute(*counting(query)).get if query.counted else None

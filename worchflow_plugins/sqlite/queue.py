@@ -26,6 +26,7 @@ class SqliteQueue:
         self.path = path_of(path)
         self._poker = Poker(self.path)
         self._ear: Ear | None = None
+        self._waiting: set[asyncio.Event] = set()
 
     async def __aenter__(self) -> Self:
         """Do nothing yet: only those who wait need a socket."""
@@ -71,18 +72,26 @@ class SqliteQueue:
             return ()
         if ear.listen() or wait <= timedelta(0):
             return ()
-        loop = asyncio.get_running_loop()
         poked = asyncio.Event()
-        loop.add_reader(ear.fileno(), poked.set)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ear.fileno(), self._poked)
+        self._waiting.add(poked)
         try:
             async with asyncio.timeout(wait.total_seconds()):
                 await poked.wait()
         except TimeoutError:
             return ()
         finally:
-            loop.remove_reader(ear.fileno())
-        ear.listen()
+            self._waiting.discard(poked)
+            if not self._waiting:
+                loop.remove_reader(ear.fileno())
         return ()
+
+    def _poked(self) -> None:
+        if self._ear is not None:
+            self._ear.listen()
+        for poked in self._waiting:
+            poked.set()
 
     def _listen(self) -> Ear | None:
         """Return this worker's socket, bound at its first wait; None where none can be had."""

@@ -48,12 +48,14 @@ class Readers:
             connection = self._idle.get_nowait() if not self._idle.empty() else self._connect()
             try:
                 answer = patiently(lambda: work(connection, *arguments))
-            except apsw.Error:
+            except BaseException:
                 connection.close()
                 raise
         except Exception as error:
-            fault = as_store_error(error, self._path)
-            raise (as_input_error(error) if fault is None else fault) from error
+            fault = as_store_error(error, self._path) or as_input_error(error)
+            if fault is error:
+                raise
+            raise fault from error
         self._idle.put(connection)
         return answer
 

@@ -36,8 +36,11 @@ class Ear:
     def __init__(self, path: str) -> None:
         """Bind a socket for the database at `path`; raises `OSError` where that is impossible."""
         folder, prefix = _pattern(path)
+        self._own_folder = None if prefix else folder
         if not prefix:
             os.makedirs(folder, mode=0o700, exist_ok=True)
+            if os.lstat(folder).st_uid != os.geteuid():
+                raise PermissionError(errno.EACCES, "belongs to another user", folder)
         self.name = os.path.join(folder, f"{prefix}{secrets.token_hex(4)}{_SUFFIX}")
         self._pid = os.getpid()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -68,6 +71,8 @@ class Ear:
         if os.getpid() == self._pid:
             with suppress(OSError):
                 os.unlink(self.name)
+                if self._own_folder is not None:
+                    os.rmdir(self._own_folder)  # unless others listen there
 
 
 class Poker:

@@ -79,6 +79,6 @@ def read(
     return found
 
 
-def weigh(steps: Sequence[StepRecord]) -> int:
-    """Return how much of a commit these steps take."""
-    return sum(1 + (len(step.result or "") >> 10) for step in steps)
+def weight(step: StepRecord) -> int:
+    """Return how much of a commit a step takes."""
+    return 1 + (len(step.result or "") >> 10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, TypeVar
@@ -27,7 +27,7 @@ from worchflow_plugins.sqlite import queries, workers
 from worchflow_plugins.sqlite import steps as _steps
 from worchflow_plugins.sqlite.checking import examined
 from worchflow_plugins.sqlite.handle import Handle
-from worchflow_plugins.sqlite.place import path_of
+from worchflow_plugins.sqlite.place import mode_of, path_of
 from worchflow_plugins.sqlite.records import SqliteRecords
 from worchflow_plugins.sqlite.writer import Kind
 
@@ -50,13 +50,15 @@ class SqliteStore:
     """Executions, steps, workers and records in one file, for the processes of one machine.
 
     Args:
-        path: the file, or a URL of the scheme `sqlite:`.
+        path: the file, or a URL of the scheme `sqlite:`; one that ends in `?mode=rw` creates no
+            file either, and one that ends in `?mode=ro` takes no writes.
         create: whether a missing file is created; else entering raises `StoreUnavailable`.
     """
 
     def __init__(self, path: str, *, create: bool = True) -> None:
         self.path = path_of(path)
-        self._file = Handle(self.path, create=create)
+        mode = mode_of(path)
+        self._file = Handle(self.path, create=create and mode == "rwc", is_reader=mode == "ro")
         self._records = SqliteRecords(self._file)
 
     async def __aenter__(self) -> Self:
@@ -89,8 +91,8 @@ class SqliteStore:
     async def create(self, executions: Sequence[Execution]) -> Sequence[Created]:
         """Insert executions; answer for each, in order."""
         answers: list[Created] = []
-        for piece in _pieces(executions):
-            answers += await self._file.write(_CREATE, piece, weight=_executions.weigh(piece))
+        for piece, weight in _pieces(executions, _executions.weight):
+            answers += await self._file.write(_CREATE, piece, weight=weight)
         return answers
 
     async def claim(
@@ -112,15 +114,15 @@ class SqliteStore:
     async def record(self, steps: Sequence[StepRecord]) -> Sequence[StepRecord | None]:
         """Store steps write-once; answer for each with the record that now stands."""
         answers: list[StepRecord | None] = []
-        for piece in _pieces(steps):
-            answers += await self._file.write(_RECORD, piece, weight=_steps.weigh(piece))
+        for piece, weight in _pieces(steps, _steps.weight):
+            answers += await self._file.write(_RECORD, piece, weight=weight)
         return answers
 
     async def update(self, changes: Sequence[Change]) -> Collection[str]:
         """Apply compare-and-sets, each by itself; return the ids that were refused."""
         refused: set[str] = set()
-        for piece in _pieces(changes):
-            refused |= await self._file.write(_UPDATE, piece, weight=len(piece))
+        for piece, weight in _pieces(changes, _executions.change_weight):
+            refused |= await self._file.write(_UPDATE, piece, weight=weight)
         return refused
 
     def beat(self, worker: Worker, *, lease: timedelta) -> Beat:
@@ -163,12 +165,18 @@ class SqliteStore:
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions and their steps; return the ids that are gone."""
         gone: set[str] = set()
-        for piece in _pieces(list(ids)):
-            gone |= await self._file.write(_DELETE, piece, weight=len(piece))
+        for piece, weight in _pieces(list(ids), lambda _: 1):
+            gone |= await self._file.write(_DELETE, piece, weight=weight)
         return gone
 
 
-def _pieces(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield a long batch in pieces, so that no commit keeps others waiting for long."""
-    for start in range(0, len(items), _PIECE):
-        yield items[start : start + _PIECE]
+def _pieces(items: Sequence[T], weigh: Callable[[T], int]) -> Iterator[tuple[Sequence[T], int]]:
+    """Yield a long batch in pieces with their weights: no commit may keep others for long."""
+    start = total = 0
+    for end, item in enumerate(items):
+        total += weigh(item)
+        if total >= _PIECE:
+            yield items[start : end + 1], total
+            start, total = end + 1, 0
+    if total:
+        yield items[start:], total

@@ -19,7 +19,7 @@ from typing import Any
 import apsw
 
 from worchflow_core import StoreUnavailable, StoreUnusable
-from worchflow_plugins.sqlite.connection import begin, roll_back
+from worchflow_plugins.sqlite.connection import begin, rolled_back
 from worchflow_plugins.sqlite.faults import as_input_error, as_store_error, forked
 
 MOST_WEIGHT = 8_000
@@ -153,29 +153,21 @@ class Writer:
                     self._commit([operation])
 
     def _transact(self, batch: list[_Operation]) -> None:
+        self._verify()
+        if self._connection is None:
+            self._connection = self._connect()
         try:
-            self._verify()
-            if self._connection is None:
-                self._connection = self._connect()
             begin(self._connection)
-            try:
-                by_kind = sorted(batch, key=_rank)
-                for _, group in itertools.groupby(by_kind, key=_rank):
-                    operations = list(group)
-                    answers = operations[0].kind.run(
-                        self._connection, [operation.member for operation in operations]
-                    )
-                    for operation, answer in zip(operations, answers, strict=True):
-                        operation.answer = answer
-                self._connection.execute("COMMIT")
-            except BaseException:
-                roll_back(self._connection)
-                raise
-        except (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError):
-            # What such a connection remembers of the file may be wrong: begin afresh.
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            for _, group in itertools.groupby(sorted(batch, key=_rank), key=_rank):
+                operations = list(group)
+                answers = operations[0].kind.run(
+                    self._connection, [operation.member for operation in operations]
+                )
+                for operation, answer in zip(operations, answers, strict=True):
+                    operation.answer = answer
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._connection = rolled_back(self._connection, error)
             raise
 
 

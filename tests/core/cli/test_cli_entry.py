@@ -205,3 +205,38 @@ def test_a_reader_that_leaves_early_is_no_traceback(
     code = running.process.wait(30)
     assert "Traceback" not in running.err
     assert code in (0, exits.FAILED)
+
+
+def completed(place: Path, line: str) -> list[str]:
+    root = Path(__file__).resolve().parents[3]
+    answer = subprocess.run(
+        [sys.executable, "-m", "worchflow_core.cli"],
+        cwd=place,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "_WORCHFLOW_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert answer.stderr == ""
+    return answer.stdout.split()
+
+
+def test_the_shell_completes_commands_statuses_functions_and_ids(
+    place: Path, cli: Callable[..., Any], flows: str
+) -> None:
+    good = '{"amount": 3, "customer_id": "ana"}'
+    assert completed(place, "worchflow show ") == []
+    assert not list(place.glob("*.db"))
+    assert cli("run", "pay", good, "-m", flows, "--id", "order-1").code == 0
+    assert completed(place, "worchflow st") == ["stats"]
+    assert completed(place, "worchflow list --status failed,re") == ["failed,retrying"]
+    assert "pay" in completed(place, "worchflow send p")
+    assert completed(place, "worchflow send until") == ["until-file"]
+    assert completed(place, "worchflow show or") == ["order-1"]

@@ -4,6 +4,10 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +18,7 @@ import pytest
 
 from worchflow_core.cli import exits
 
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = '{"amount": 3, "customer_id": "ana"}'
 
 LATE_STORE = '''
@@ -98,7 +103,7 @@ def test_only_takes_a_subset(cli: Callable[..., Any], flows: str) -> None:
     assert status_of(cli, "order-1") == "queued"
     wrong = cli("worker", "--burst", "--only", "nope", "-m", flows)
     assert wrong.code == exits.USAGE
-    assert "no function 'nope'; there are: boom, pay" in wrong.err
+    assert "no function 'nope'; there are: boom, " in wrong.err
 
 
 def test_log_lines_as_json_or_not_at_all(cli: Callable[..., Any], flows: str) -> None:
@@ -302,7 +307,11 @@ def test_a_mistake_ends_all_processes(program: Callable[..., Any], flows: str) -
 
 
 def test_a_changed_file_is_loaded_anew(
-    program: Callable[..., Any], cli: Callable[..., Any], flows: str, place: Path
+    program: Callable[..., Any],
+    cli: Callable[..., Any],
+    flows: str,
+    place: Path,
+    eventually: Callable[..., Any],
 ) -> None:
     pytest.importorskip("watchfiles")
     worker = program("dev", "--no-dashboard", "-m", flows)
@@ -310,7 +319,7 @@ def test_a_changed_file_is_loaded_anew(
     path = place / f"{flows}.py"
     path.write_text(path.read_text() + "\n\n@function\nasync def added(event, step): ...\n")
     worker.until(f"{flows}.py changed, reloading")
-    worker.until("4 functions")
+    eventually(lambda: worker.err.count(" started ") == 2)
     worker.signal(signal.SIGINT)
     assert worker.end().code == 0
     assert "added" in cli("functions").out
@@ -340,3 +349,30 @@ def test_send_does_not_warn_while_a_worker_has_the_function(
     assert json.loads(done.out)["charged"] == 3.0
     assert "warning" not in done.err.replace("warning: this is a container", "")
     assert cli("doctor").code == 0
+
+
+def test_a_guarded_command_leaves_with_its_parent(place: Path, flows: str) -> None:
+    ours, theirs = socket.socketpair()
+    log = place / "guarded.log"
+    with ours, log.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "worchflow_core.cli.guarded", str(theirs.fileno())),
+                *("worker", "-m", flows),
+            ],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            pass_fds=(theirs.fileno(),),
+            stderr=file,
+        )
+        theirs.close()
+        try:
+            deadline = time.monotonic() + 20
+            while " started " not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert process.poll() is None
+            ours.close()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
