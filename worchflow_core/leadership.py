@@ -40,7 +40,7 @@ class Leadership:
         records: where the lease is kept.
         clock: the store's time.
         span: how long the lease holds unless it is renewed.
-        name: what people call this scheduler.
+        name: what people call this scheduler; may be set until the lease is taken.
     """
 
     def __init__(self, records: Records, clock: Clock, span: timedelta, name: str) -> None:
@@ -48,7 +48,7 @@ class Leadership:
         self._records = records
         self._clock = clock
         self._span = span
-        self._name = name
+        self.name = name
         self._confirmed_at: float | None = None
 
     @property
@@ -73,7 +73,7 @@ class Leadership:
 
     async def _write(self, until: datetime) -> bool:
         """Write the lease over what was read, unless another's holds."""
-        body = json.dumps({"id": self.id, "name": self._name, "until": to_millis(until)})
+        body = json.dumps({"id": self.id, "name": self.name, "until": to_millis(until)})
         record = await _record(self._records)
         if record is None:
             return bool(await self._records.insert([Record(kind=KIND, key=KEY, body=body)]))

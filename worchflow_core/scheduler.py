@@ -36,7 +36,6 @@ logger = logging.getLogger("worchflow")
 MAX_SKEW = timedelta(seconds=30)
 """How far this machine's clock may be from the store's; beyond, no tick is fired here."""
 
-_POLL = 1.0
 _PAGE = 1000
 _UNENDED = tuple({*CLAIMABLE, Status.PROCESSING})
 
@@ -116,14 +115,20 @@ class Scheduler:
         *,
         name: str | None = None,
     ) -> None:
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.timetable = Timetable(journal.store.records)
         self._journal = journal
         self._registry = registry
         self._plugins = plugins
         self._settings = settings
-        self._span = settings.lease / 2
-        self.leadership = Leadership(journal.store.records, journal.clock, self._span, self.name)
+        span = settings.lease / 2
+        self._renewal = span.total_seconds() / 3
+        self._poll = min(1.0, self._renewal)  # shorter than the lease, however short that is
+        self.leadership = Leadership(
+            journal.store.records,
+            journal.clock,
+            span,
+            name or f"{socket.gethostname()}:{os.getpid()}",
+        )
         self._has_warned = False
 
     async def run(self) -> None:
@@ -152,7 +157,7 @@ class Scheduler:
         clock = self._journal.clock
         nobody = Worker(
             id=self.leadership.id,
-            name=self.name,
+            name=self.leadership.name,
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
@@ -264,20 +269,20 @@ class Scheduler:
                 await self.measure()
                 if self._is_skewed():
                     await self.leadership.release()
-                    return self._span.total_seconds() / 3
+                    return self._renewal
                 if not await self.leadership.hold():
-                    return self._span.total_seconds() / 3
+                    return self._renewal
             coming = await self.tick()
         except (StoreUnavailable, ConnectionError) as error:
             logger.debug("the scheduler waits for the store: %s", error)
-            return _POLL
+            return self._poll
         except Exception:
             logger.exception("firing schedules failed; it is tried again")
-            return _POLL
+            return self._poll
         if coming is None:
-            return _POLL
+            return self._poll
         left = (coming - self._journal.clock.now()).total_seconds()
-        return min(max(left, 0.002), _POLL)
+        return min(max(left, 0.002), self._poll)
 
     async def _register(self) -> None:
         wait = 0.1
