@@ -11,19 +11,26 @@ POINTS = (
     "after_insert",
     "after_pop",
     "after_claim",
+    "after_deadline",
     "before_step_insert",
     "after_step_insert",
     "before_complete",
     "after_complete",
+    "after_fail",
     "after_retry",
+    "after_release",
     "after_event_insert",
     "after_bury",
     "after_requeue",
-    "after_release",
-    "after_steps_delete",
+    "after_hint_mark",
+    "after_update",
     "after_tick_send",
 )
-"""Each is the gap between two writes of the protocol's crash table, named by what was just done."""
+"""Each is the gap between two writes of the protocol's crash table, named by what was just done.
+
+`after_update` follows a cancel or a retry that was asked for. Gaps within one call of a store
+(steps and execution of a deletion) are reached in tests through the store's own driver.
+"""
 
 
 def no_crash(point: str) -> None:

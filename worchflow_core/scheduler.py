@@ -36,6 +36,7 @@ logger = logging.getLogger("worchflow")
 MAX_SKEW = timedelta(seconds=30)
 """How far this machine's clock may be from the store's; beyond, no tick is fired here."""
 
+_LAST_TURN = 2.0
 _PAGE = 1000
 _UNENDED = tuple({*CLAIMABLE, Status.PROCESSING})
 
@@ -138,7 +139,13 @@ class Scheduler:
             await asyncio.Event().wait()
         try:
             while True:
-                wait = await self._turn()
+                turn = asyncio.create_task(self._turn())
+                try:
+                    wait = await asyncio.shield(turn)
+                except asyncio.CancelledError:  # what was begun is sent, noted and told
+                    await asyncio.wait([turn], timeout=_LAST_TURN)
+                    turn.cancel()
+                    raise
                 await asyncio.sleep(wait)
         finally:
             with suppress(Exception):

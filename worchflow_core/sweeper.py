@@ -32,6 +32,7 @@ from worchflow_core.models import (
 )
 from worchflow_core.origin import is_gone
 from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import is_claimable
 from worchflow_core.settings import Settings
 
 logger = logging.getLogger("worchflow")
@@ -159,7 +160,7 @@ class Sweeper:
         buried = await self._store.bury(worker_ids, overdue=overdue)
         if buried:
             logger.warning("worker %s is declared dead: %s", ", ".join(buried), why)
-        self._journal.reach("after_bury")
+            self._journal.reach("after_bury")
         return buried
 
     async def _owned(self, operator: Operator, owners: Collection[str]) -> Sequence[Execution]:
@@ -182,8 +183,7 @@ class Sweeper:
                 has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
-        released = await self._journal.update(pairs)
-        self._journal.reach("after_requeue")
+        released = await self._journal.update(pairs, point="after_requeue")
         if released:
             count = len(released)
             logger.warning("released %d execution%s of dead workers", count, "s" * (count != 1))
@@ -246,9 +246,9 @@ class Sweeper:
             return
         if await self._was_wiped(view):
             logger.warning("the queue lost its memory; refilling it from the store")
-            cut = self._clock.now()
-            while await self._hint(self._unheard(cut)):
-                pass
+            query: Query | None = self._unheard(self._clock.now())
+            while query is not None:
+                query = await self._hint(query)
             return
         slack = self._settings.lease / 2
         await self._hint(self._unheard(await self._watermark(view) - slack))
@@ -272,6 +272,8 @@ class Sweeper:
             item = found.get(execution_id)
             if item is not None and item.hinted_at is not None:
                 return item.hinted_at
+            if item is not None and is_claimable(item, self._clock.now()):
+                return item.updated_at  # a foreign client wrote it, and then pushed its id
         return self._clock.now()
 
     async def _was_wiped(self, view: QueueView) -> bool:
@@ -287,14 +289,15 @@ class Sweeper:
         changed = Record(kind="meta", key=_EPOCH_KEY, body=body, version=current.version + 1)
         return not await records.replace([changed])
 
-    async def _hint(self, query: Query) -> bool:
-        """Hint what a query finds; return whether there was anything."""
+    async def _hint(self, query: Query) -> Query | None:
+        """Hint what a query finds; return the query for the next page, None behind the last."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
-        await self._journal.update(
-            [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        )
-        return bool(found)
+        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
+        await self._journal.update(pairs, point="after_hint_mark")
+        if len(found) < query.limit:
+            return None
+        return replace(query, after=query.order_key(found[-1]))
 
     # --- retention ------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Arena:
         place: where the work is kept.
         expected: how each acknowledged execution has to end.
         finals: executions that were seen ended, as they were then.
+        reopened: executions that somebody asked to try again.
         workers: every process that was started.
         is_excused: tells which log lines this test brings about on purpose.
     """
@@ -64,6 +65,7 @@ class Arena:
     place: Place
     expected: dict[str, Status] = field(default_factory=dict)
     finals: dict[str, Execution] = field(default_factory=dict)
+    reopened: set[str] = field(default_factory=set)
     workers: list[WorkerProcess] = field(default_factory=list)
     is_excused: Callable[[str], bool] = lambda line: False
     _app: Worchflow | None = None
@@ -101,25 +103,30 @@ class Arena:
 
     # --- processes ------------------------------------------------------------------------------
 
-    def start(self, name: str, *, memory: int | None = None, **settings: object) -> WorkerProcess:
-        """Start a worker; settings by field name."""
-        return self._launch(name, settings, memory=memory)
+    def start(self, name: str, **settings: object) -> WorkerProcess:
+        """Start a worker, as if on a machine of its own; settings by field name."""
+        return self._launch(name, settings, machine=f"machine {len(self.workers)}")
 
-    def start_sender(
-        self, execution_id: str, steps: list[dict[str, object]], **settings: object
-    ) -> WorkerProcess:
-        """Start a process that sends one execution and leaves."""
-        sends = ("play", execution_id, {"steps": steps})
-        return self._launch("sender", settings, sends=sends)
+    def start_here(self, name: str, **settings: object) -> WorkerProcess:
+        """Start a worker of this machine: others see at once when its process is gone."""
+        return self._launch(name, settings)
 
-    def _launch(
-        self,
-        name: str,
-        settings: Mapping[str, object],
-        *,
-        sends: tuple[str, str, dict[str, object]] | None = None,
-        memory: int | None = None,
+    def start_client(
+        self, method: str, *, settings: Mapping[str, object], **arguments: object
     ) -> WorkerProcess:
+        """Start a process that asks one thing of the client and leaves."""
+        return self._launch("client", settings, asks=(method, arguments))
+
+    def start_limited(self, name: str, memory: int) -> WorkerProcess:
+        """Start a worker that may take only so many bytes of memory."""
+        return self._launch(name, {}, memory=memory)
+
+    def start_deleter(self, name: str, **settings: object) -> WorkerProcess:
+        """Start a worker that dies between deleting steps and their executions."""
+        machine = f"machine {len(self.workers)}"
+        return self._launch(name, settings, machine=machine, dies_between_deletes=True)
+
+    def _launch(self, name: str, settings: Mapping[str, object], **orders: Any) -> WorkerProcess:
         values = self.place.settings(**settings)
         environment = {
             f"WORCHFLOW_{key.upper()}": str(value)
@@ -128,21 +135,29 @@ class Arena:
         }
         environment[TRACE] = str(self.place.directory / "traces")
         log = self.place.directory / f"{name}-{len(self.workers)}.log"
-        order = Order(environment=environment, log=str(log), sends=sends, memory=memory)
-        worker = WorkerProcess(name, order)
+        worker = WorkerProcess(name, Order(environment=environment, log=str(log), **orders))
         self.workers.append(worker)
         return worker
 
     async def ready(self, worker: WorkerProcess) -> Worker:
         """Return a worker's record once it takes work."""
 
-        async def registered() -> Worker | None:
+        async def record() -> Worker | None:
             for item in await self.store.workers():
                 if item.pid == worker.pid and item.state is WorkerState.RUNNING:
                     return item
             return None
 
-        return await self.until(registered, f"{worker.name} to register")
+        return await self.until(record, f"{worker.name} to take work")
+
+    async def registered(self, worker: WorkerProcess) -> None:
+        """Return once a worker is known to the store, or has ended."""
+
+        async def is_known() -> bool:
+            known = {item.pid for item in await self.store.workers()}
+            return worker.pid in known or not worker.is_running
+
+        await self.until(is_known, f"{worker.name} to register")
 
     def logs(self) -> str:
         """Return what all processes have printed, for the message of a failure."""
@@ -165,6 +180,8 @@ class Arena:
 
     async def ended(self, *ids: str, within: float = PATIENCE) -> list[Execution]:
         """Return executions once all of them have ended."""
+        if not ids:
+            return []
 
         async def finals() -> list[Execution] | None:
             found = await self.store.get(ids)

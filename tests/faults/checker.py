@@ -64,7 +64,9 @@ async def check(arena: Arena) -> None:
             )
         own = traces.get(execution_id, [])
         problems += _values(execution, steps.get(execution_id, ()), own)
-        problems += _ends(execution, arena.finals.get(execution_id), own)
+        is_reopened = execution_id in arena.reopened
+        seen = arena.finals.get(execution_id)
+        problems += _ends(execution, seen, own, is_reopened=is_reopened)
     problems += await _owners(arena)
     problems += _keys(arena.place)
     assert not problems, "\n".join([*problems, arena.logs()])
@@ -75,6 +77,7 @@ async def _leave(arena: Arena) -> None:
     running = [item for item in arena.workers if item.is_running]
     for worker in running:
         worker.thaw()
+        await arena.registered(worker)
         worker.terminate()
     for worker in running:
         code = await worker.exit_code()
@@ -111,7 +114,13 @@ def _values(
             yield f"(d) {execution.id}: result {execution.result} of steps {values}"
 
 
-def _ends(execution: Execution, seen: Execution | None, traces: Sequence[Trace]) -> Iterator[str]:
+def _ends(
+    execution: Execution,
+    seen: Execution | None,
+    traces: Sequence[Trace],
+    *,
+    is_reopened: bool,
+) -> Iterator[str]:
     if seen is not None and (seen.status, seen.result, seen.finished_at, seen.fence) != (
         execution.status,
         execution.result,
@@ -120,7 +129,7 @@ def _ends(execution: Execution, seen: Execution | None, traces: Sequence[Trace])
     ):
         yield f"(e) {execution.id} left its end: was {seen}, is {execution}"
     ends = [item.outcome for item in execution.attempts[:-1] if item.outcome in FINAL]
-    if ends:
+    if ends and not is_reopened:
         yield f"(e) {execution.id} was attempted after it had ended: {ends}"
     began = Counter(item.fence for item in traces if item.word == "began")
     for fence, count in began.items():
@@ -133,9 +142,10 @@ def _ends(execution: Execution, seen: Execution | None, traces: Sequence[Trace])
 async def _owners(arena: Arena) -> Iterator[str]:
     """(f) Nothing belongs to the dead, and nobody who left is still registered."""
     problems = []
-    alive = [item for item in await arena.store.workers() if item.state is not WorkerState.DEAD]
-    if alive:
-        problems.append(f"(f) registered, though all have left: {alive}")
+    left = {item.pid for item in arena.workers if item.has_left}
+    for worker in await arena.store.workers():
+        if worker.pid in left and worker.state is not WorkerState.DEAD:
+            problems.append(f"(f) registered, though it has left: {worker}")
     for execution in await arena.store.get(list(arena.expected)):
         if execution.owner is not None:
             problems.append(f"(f) {execution.id} still belongs to {execution.owner}")

@@ -116,6 +116,9 @@ def _blocking(spec: dict[str, Any], attempt: int) -> None:
         case "fail":
             if attempt <= spec["times"]:
                 raise Refused(f"attempt {attempt}")
+        case "refuse":
+            if not Path(spec["gate"]).exists():
+                raise Refused("the gate is closed")
         case "die":
             os._exit(1)
         case "starve":
@@ -208,9 +211,9 @@ async def play_followed(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
-@function(id="play-in-time", retries=3, retry_delay=0.05, timeout="2s")
+@function(id="play-in-time", retries=3, retry_delay=0.3, timeout="15s")
 async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
-    """Run the steps within two seconds of the first attempt, or fail for good."""
+    """Run the steps within 15 seconds of the first attempt, or fail for good."""
     return await _play(event, step)
 
 

@@ -56,6 +56,11 @@ class WorkerProcess:
         """Whether it has not ended yet; one that is frozen has not."""
         return self._process.exitcode is None
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it ended in good order."""
+        return self._process.exitcode == 0
+
     def log(self) -> str:
         """Return what it has printed."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -78,7 +83,12 @@ class WorkerProcess:
 
     async def exit_code(self, within: float = 20.0) -> int:
         """Return how it ended, minus the signal's number where one ended it."""
-        await until(lambda: not self.is_running, within, f"{self.name} to end", self.log)
+        try:
+            await until(lambda: not self.is_running, within, f"{self.name} to end")
+        except AssertionError as error:
+            self._signal(signal.SIGUSR1)  # it prints what it is waiting for
+            await asyncio.sleep(0.5)
+            raise AssertionError(f"{error}\n{self.log()[-8000:]}") from None
         code = self._process.exitcode
         assert code is not None
         return code

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.faults.drivers import die_between_deletes
 from tests.faults.flows import FUNCTIONS, Tracing
-from worchflow_core import Worchflow
+from worchflow_core import Worchflow, origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +24,19 @@ class Order:
     Attributes:
         environment: variables to set; those of Worchflow that it has are dropped.
         log: the file that takes all it prints.
-        sends: instead of working, send this one: function, id, data.
+        asks: instead of working, ask this of the client: method, arguments.
+        dies_between_deletes: die when a store has deleted the steps of an execution, and not yet
+            the execution itself.
+        machine: a name, to be taken for a process of another machine: its lease alone tells then
+            whether it lives. Empty: of this one.
         memory: bytes of address space it may take; None any.
     """
 
     environment: Mapping[str, str]
     log: str
-    sends: tuple[str, str, dict[str, object]] | None = None
+    asks: tuple[str, dict[str, object]] | None = None
+    dies_between_deletes: bool = False
+    machine: str = ""
     memory: int | None = None
 
 
@@ -53,7 +60,11 @@ def serve(order: Order) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (order.memory, order.memory))
-    asyncio.run(_work() if order.sends is None else _send(*order.sends))
+    if order.machine:
+        origin._place = lambda: order.machine
+    if order.dies_between_deletes:
+        die_between_deletes()
+    asyncio.run(_work() if order.asks is None else _ask(*order.asks))
 
 
 async def _work() -> None:
@@ -74,6 +85,7 @@ async def _work() -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGUSR1, _tell_tasks)
     try:
         async with app:
             running = asyncio.create_task(app.worker.run())
@@ -83,9 +95,16 @@ async def _work() -> None:
             raise
 
 
-async def _send(function: str, execution_id: str, data: dict[str, object]) -> None:
+def _tell_tasks() -> None:
+    """Print what every task waits for: asked of a process that ought to have ended."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
+    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+
+
+async def _ask(method: str, arguments: Mapping[str, object]) -> None:
     async with Worchflow(functions=FUNCTIONS, env_file=None) as app:
-        await app.client.send(function, data, id=execution_id)
+        await getattr(app.client, method)(**arguments)
 
 
 def _die_with_parent() -> None:

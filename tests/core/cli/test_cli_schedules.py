@@ -201,7 +201,7 @@ def test_a_frozen_leader_is_replaced_and_its_return_does_no_harm(
             fired = await ticks(app)
             assert all(after - before == timedelta(seconds=1) for before, after in pairwise(fired))
             told = sum(each.err.count("scheduled for") for each in both.values())
-            assert told == len(fired)
+            assert told <= len(fired)  # told at most once each
 
     async def is_led_by(app: Worchflow, name: str) -> bool:
         return await leader(app) == name
