@@ -56,15 +56,21 @@ LAYERS = (
         "validation",
     ),
     (
+        "annotations",
+        "schedules",
+    ),
+    (
         "asides",
         "backends",
         "functions",
         "identities",
+        "leadership",
         "results",
     ),
     (
         "catalog",
         "hookspecs",
+        "timetable",
     ),
     (
         "plugins",
@@ -86,6 +92,7 @@ LAYERS = (
     ),
     (
         "heart",
+        "scheduler",
         "steps",
         "sweeper",
     ),
