@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,6 +62,7 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._looked_at = time.monotonic()
         self._has_warned = False
 
     async def run(self, assignment: Assignment) -> None:
@@ -135,10 +137,12 @@ class Claimer:
             if not ids:
                 await self._running.pause(0.2)
                 return 0
-        elif not is_hungry or self._journal.queue.keeps_hints:
+        elif not self._is_time_to_look and (not is_hungry or self._journal.queue.keeps_hints):
             ids = await self._pop(room, wait=not is_hungry and not assignment.burst)
         if self._running.is_over:
             return 0
+        if not ids:
+            self._looked_at = time.monotonic()
         self._journal.reach("after_pop")
         claimed = await self._journal.claim(
             self._owner, self._registry.ids, limit=room, ids=ids or None
@@ -149,6 +153,15 @@ class Claimer:
             self._claimed += len(claimed)
             await self._start(claimed)
         return len(claimed)
+
+    @property
+    def _is_time_to_look(self) -> bool:
+        """Whether to ask the store directly, although the queue may have enough.
+
+        What a foreign client wrote has no due time by which the sweeper could hint it again.
+        Were its hint lost, a queue that never runs empty would hide it for good.
+        """
+        return time.monotonic() - self._looked_at > self._lease.span.total_seconds() / 2
 
     async def _start(self, claimed: Sequence[Execution]) -> None:
         while not self._running.is_over:

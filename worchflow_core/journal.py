@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from worchflow_core import transitions
 from worchflow_core.asides import Asides
 from worchflow_core.batching import Batcher
 from worchflow_core.clock import Clock
@@ -29,7 +30,6 @@ from worchflow_core.models import (
 )
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
-from worchflow_core.transitions import reopened_by_claim
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
@@ -114,17 +114,19 @@ class Journal:
         )
         if claimed:
             self.reach("after_claim")
-        return [reopened_by_claim(item) for item in claimed]
+        ended = {item.id: item for item in claimed if item.finished_at is not None}
+        return await self._reopen(claimed, ended) if ended else list(claimed)
 
     async def load_steps(
         self, executions: Sequence[Execution]
     ) -> Mapping[str, Sequence[StepRecord]]:
         """Return the recorded steps of claimed executions, from the cache where it is complete.
 
-        A first attempt has none and is not asked for. The cache may serve where it holds as many
-        entries as the last clean settle counted.
+        A first attempt has none and is not asked for, except of what a foreign client wrote:
+        another system may have begun it. The cache may serve where it holds as many entries as
+        the last clean settle counted.
         """
-        wanted = [item for item in executions if item.fence > 1]
+        wanted = [item for item in executions if item.fence > 1 or item.input_hash is None]
         found: dict[str, Sequence[StepRecord]] = {}
         if self.cache is not None:
             countable = [item for item in wanted if item.steps_recorded is not None]
@@ -253,6 +255,18 @@ class Journal:
         self._asides.mirror(settled)
         self.hint([item for item in settled if self._is_due(item)])
         return [item.id not in refused for item, _ in items]
+
+    async def _reopen(
+        self, claimed: Sequence[Execution], ended: Mapping[str, Execution]
+    ) -> list[Execution]:
+        """Take the marks of their end from executions that a foreign client queued again."""
+        changes = {key: transitions.reopen_claimed(item) for key, item in ended.items()}
+        refused = await self.store.update(list(changes.values()))
+        return [
+            replace(item, **changes[item.id].values) if item.id in changes else item
+            for item in claimed
+            if item.id not in refused
+        ]
 
     async def _insist(self, lease: Lease, write: Callable[[], Awaitable[T]]) -> T:
         wait = 0.05

@@ -32,6 +32,7 @@ from worchflow_core.models import (
 )
 from worchflow_core.origin import is_gone
 from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.rules import is_claimable
 from worchflow_core.settings import Settings
 
 logger = logging.getLogger("worchflow")
@@ -271,6 +272,8 @@ class Sweeper:
             item = found.get(execution_id)
             if item is not None and item.hinted_at is not None:
                 return item.hinted_at
+            if item is not None and is_claimable(item, self._clock.now()):
+                return item.updated_at  # a foreign client wrote it, and then pushed its id
         return self._clock.now()
 
     async def _was_wiped(self, view: QueueView) -> bool:

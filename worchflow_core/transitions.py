@@ -20,6 +20,9 @@ from worchflow_core.models import (
     StepTry,
 )
 
+UNTIL_WOKEN = timedelta(days=36500)
+"""Ahead lies the due time of an execution that only an event wakes: a missing one means now."""
+
 ATTEMPTS_KEPT = 50
 """How many attempts an execution's record keeps, the newest."""
 
@@ -109,7 +112,10 @@ def settle(
         if has_handler:
             values["handlers_due"] = True
     else:
-        due = values["due_at"] = now if status is Status.QUEUED else outcome.due_at
+        due = now if status is Status.QUEUED else outcome.due_at
+        if due is None and status is Status.WAITING:
+            due = now + UNTIL_WOKEN
+        values["due_at"] = due
         if has_hint and due is not None and due > now:
             values["hint_at"] = due
         elif has_hint and due is not None:
@@ -285,16 +291,26 @@ def handlers_done(execution: Execution) -> Change:
     return Change(id=execution.id, expect={"handlers_due": True}, values={"handlers_due": False})
 
 
-def reopened_by_claim(execution: Execution) -> Execution:
-    """Return a claimed execution without the marks of an earlier end.
+def reopen_claimed(execution: Execution) -> Change:
+    """Take the marks of an earlier end from a claimed execution; its recorded steps stay.
 
-    A foreign client reopens by setting the status alone; a claim of a document that has ended is
-    therefore a reopening.
+    A foreign client reopens by setting the status alone; a claim of an execution that has ended
+    is therefore a reopening.
     """
-    if execution.finished_at is None:
-        return execution
-    return replace(
-        execution, finished_at=None, crashes=0, step_failures={}, deadline_at=None, waits=()
+    return Change(
+        id=execution.id,
+        expect={"owner": execution.owner, "fence": execution.fence},
+        values={
+            "finished_at": None,
+            "result": None,
+            "error": None,
+            "crashes": 0,
+            "step_failures": {},
+            "steps_recorded": None,
+            "deadline_at": None,
+            "handlers_due": False,
+            "waits": (),
+        },
     )
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core import ConfigurationError, FunctionError, Worchflow
+from worchflow_core import ConfigurationError, FunctionError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from worchflow_core import Worchflow
 
 HEADER_BYTES = 16 * 1024
 CONNECTIONS = 500
@@ -115,6 +117,8 @@ def _application(overrides: dict[str, Any]) -> Worchflow:
 
     Workers describe theirs in the store; those of this process only help where none has run yet.
     """
+    from worchflow_core import Worchflow  # when it runs: help must stay quick
+
     try:
         return Worchflow(overrides=overrides)
     except FunctionError as error:
@@ -124,6 +128,7 @@ def _application(overrides: dict[str, Any]) -> Worchflow:
 
 async def serve_demo(serving: Serving) -> None:
     """Serve made-up executions from memory until stopped."""
+    from worchflow_core import Worchflow
     from worchflow_plugins.dashboard.demo import keep_alive, seed
     from worchflow_plugins.dashboard.demo.functions import FUNCTIONS
 

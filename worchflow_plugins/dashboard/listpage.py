@@ -11,14 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
-from worchflow_core import (
-    FINAL,
-    Execution,
-    Status,
-    StoreUnavailable,
-    Worker,
-    to_millis,
-)
+from worchflow_core import FINAL, Execution, Status, StoreUnavailable, Worker, to_millis
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import WINDOWS, make_chart
 from worchflow_plugins.dashboard.listquery import SPANS, ListQuery

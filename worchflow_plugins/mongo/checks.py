@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from worchflow_core import Finding, StoreUnusable
 from worchflow_plugins.mongo.connection import Connection
 from worchflow_plugins.mongo.indexes import INDEXES, missing
+from worchflow_plugins.mongo.strangers import FIELDS, WANTED, advice
 
 _SKEW = timedelta(seconds=2)
 _BAD_SKEW = timedelta(seconds=30)
@@ -21,6 +23,7 @@ async def examine(connection: Connection) -> Sequence[Finding]:
         after = datetime.now(UTC)
         build = await connection.database.command("buildInfo")
         indexes = await _indexes(connection)
+        stranger = await connection.collection("executions").find_one(WANTED, FIELDS)
     moment: datetime = hello["localTime"]
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     version = build["version"]
@@ -30,6 +33,7 @@ async def examine(connection: Connection) -> Sequence[Finding]:
         Finding(level="ok", subject="write concern", text="majority, journaled"),
         indexes,
         _clock(moment - (before + (after - before) / 2)),
+        _strangers(connection, stranger),
     ]
 
 
@@ -58,6 +62,13 @@ async def _indexes(connection: Connection) -> Finding:
         text = f"{len(lacking)} of {len(INDEXES)} are missing ({names}); a start creates them"
         return Finding(level="problem", subject="indexes", text=text)
     return Finding(level="ok", subject="indexes", text=f"all {len(INDEXES)} are there")
+
+
+def _strangers(connection: Connection, found: Mapping[str, Any] | None) -> Finding:
+    if found is None:
+        return Finding(level="ok", subject="other systems", text="none works on this database")
+    text = advice(connection.place, str(found["id"]))
+    return Finding(level="problem", subject="other systems", text=text)
 
 
 def _clock(offset: timedelta) -> Finding:

@@ -25,6 +25,7 @@ _BY_ID = list(ID.key)
 _FUNCTIONS_AT_ONCE = 150
 """The server merges at most 200 index ranges in order; beyond that it would sort everything."""
 _STRAY_INTERVAL = 1.0
+_ADOPTED_AT_ONCE = 1000
 _RECHECKED_FOR = 300.0
 _RECHECK_INTERVAL = 1.0
 
@@ -159,7 +160,10 @@ class Claims:
         now = time.monotonic()
         if len(found) < limit or now - self._strays_at > _STRAY_INTERVAL:
             self._strays_at = now
-            found += await self._strays(names, limit)
+            strays = await self._strays(names, max(limit, _ADOPTED_AT_ONCE))
+            found += strays
+            if len(strays) > limit:
+                await self._adopt([item["id"] for item in strays], millis)
         return [item["id"] for item in sorted(found, key=_urgency)[:limit]]
 
     async def _strays(self, names: list[str], limit: int) -> list[Document]:
@@ -177,6 +181,12 @@ class Claims:
         )
         unique = {item["id"]: item for item in (*foreign, *reopened)}
         return list(unique.values())
+
+    async def _adopt(self, ids: list[str], millis: int) -> None:
+        """Make strays due: from now on they are in the index, and hinted again like our own."""
+        free = {"owner": None, "status": {"$in": _REOPENED}, "dueAt": None}
+        due = {"$set": {"dueAt": millis, "hintedAt": millis}}
+        await self._executions.update_many({"id": {"$in": ids}, **free}, due, hint=_BY_ID)
 
     async def _most_urgent(
         self, ids: list[str], names: list[str], limit: int, millis: int

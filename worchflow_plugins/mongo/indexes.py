@@ -69,7 +69,8 @@ DUE = Index(
 # Not (status, createdAt): the original has that one, over all documents.
 FOREIGN = Index(
     collection="executions",
-    key=_key("status", "eventName", "createdAt"),
+    # dueAt: what waits for its time is not looked through for what has none.
+    key=_key("status", "eventName", "dueAt", "createdAt"),
     partial={"_id": {"$type": "objectId"}},
 )
 ENDED = Index(

@@ -23,6 +23,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.mongo.connection import Connection
 from worchflow_plugins.mongo.documents import Document
+from worchflow_plugins.mongo.strangers import Strangers
 
 _NOW = {"$toLong": "$$NOW"}
 _DEAD = WorkerState.DEAD.value
@@ -36,18 +37,27 @@ class Workers:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._strangers = Strangers(connection.place)
 
     @property
     def _workers(self) -> AsyncCollection[Any]:
         return self._connection.collection("workers")
 
     def beat(self, worker: Worker, *, lease: timedelta) -> Beat:
-        """Renew a worker's lease; blocking, and gives up after a third of the lease."""
+        """Renew a worker's lease; blocking, and gives up after a third of the lease.
+
+        Raises:
+            StoreUnusable: the worker starts, and one of another system works on the database.
+        """
         wait = min(max(lease.total_seconds() / 3, _SHORTEST_WAIT), _LONGEST_WAIT)
         database = self._connection.beat_database()
         with pymongo.timeout(wait):
             if worker.state is WorkerState.STOPPED:
                 return _leave(database, worker)
+            if worker.state is WorkerState.STARTING:
+                self._strangers.refuse(database)
+            else:
+                self._strangers.watch(database)
             found = _renew(database, worker, lease)
             if found is None:
                 return Beat(now=_server_time(database), is_alive=False)

@@ -20,6 +20,7 @@ async def examine(link: Link, keys: Keys) -> Sequence[Finding]:
             async with asyncio.timeout(ANSWER_WITHIN):
                 facts: Mapping[str, Any] = await link.client.info()
                 length = await link.client.llen(keys.queue)
+                lock = await link.client.exists(keys.foreign_leader)
     except ConnectionError as error:
         return [Finding(level="problem", subject="server", text=str(error))]
     return [
@@ -28,7 +29,24 @@ async def examine(link: Link, keys: Keys) -> Sequence[Finding]:
         _memory(facts),
         _persistence(facts),
         Finding(level="ok", subject="queue", text=f"{length} hints in {keys.queue}"),
+        _schedulers(link.place, keys, is_locked=bool(lock)),
     ]
+
+
+def scheduler_advice(place: str, keys: Keys) -> str:
+    """Return what is wrong when the original's scheduler leads here, and how it is mended."""
+    return (
+        f"the key {keys.foreign_leader} in Redis at {place} says that a scheduler of the original "
+        "TypeScript system runs: with ours beside it every schedule would fire twice. Stop it; its "
+        "key is gone a minute later, or give Worchflow another WORCHFLOW_PREFIX and database"
+    )
+
+
+def _schedulers(place: str, keys: Keys, *, is_locked: bool) -> Finding:
+    if is_locked:
+        text = scheduler_advice(place, keys)
+        return Finding(level="problem", subject="other systems", text=text)
+    return Finding(level="ok", subject="other systems", text="no foreign scheduler leads here")
 
 
 def _version(place: str, version: str) -> Finding:

@@ -21,6 +21,11 @@ class Keys:
         """A random text that is gone when the server lost its memory."""
         return f"{self.prefix}:epoch"
 
+    @property
+    def foreign_leader(self) -> str:
+        """The lock of the original's scheduler, gone a minute after it stopped."""
+        return f"{self.prefix}:scheduler:leader"
+
     def lane(self, function: str) -> str:
         """The list of ids that reached a worker which lacks their function."""
         return f"{self.prefix}:queue:{function}"

@@ -38,7 +38,8 @@ def commands(
     if execution.error is not None:
         fields += ("error", execution.error.message)
     yield tuple(fields)
-    if execution.error is None and execution.failed_attempts:
+    is_first = execution.fence == 0 or (execution.fence == 1 and execution.status.is_final)
+    if execution.error is None and (execution.failed_attempts or not is_first):
         yield ("HDEL", key, "error")
     yield ("EXPIRE", key, ended_kept if execution.status.is_final else _ONGOING_KEPT)
 

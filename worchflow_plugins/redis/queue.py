@@ -10,10 +10,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from worchflow_core import Execution, Finding, Hint, QueueView
+from worchflow_core import Execution, Finding, Hint, QueueView, WorchflowError
 from worchflow_plugins.redis.address import Client
 from worchflow_plugins.redis.breaker import Breaker
-from worchflow_plugins.redis.checks import examine
+from worchflow_plugins.redis.checks import examine, scheduler_advice
 from worchflow_plugins.redis.keys import Keys
 from worchflow_plugins.redis.link import LONGEST_WAIT, Link
 from worchflow_plugins.redis.mirrors import ENDED_KEPT, batches, commands
@@ -56,6 +56,7 @@ class RedisQueue:
         self._turn = 0
         self._busy_lanes: list[str] = []
         self._lanes_at = 0.0
+        self._has_met_scheduler: bool | None = None
         self.dropped = 0
 
     async def __aenter__(self) -> Self:
@@ -98,9 +99,15 @@ class RedisQueue:
     async def pop(
         self, functions: Collection[str], *, limit: int, wait: timedelta
     ) -> Sequence[str]:
-        """Return up to `limit` ids, waiting at most two seconds for the first."""
+        """Return up to `limit` ids, waiting at most two seconds for the first.
+
+        Raises:
+            WorchflowError: the original's scheduler uses this prefix; asked before the first pop.
+        """
         if limit < 1:
             return ()
+        if self._has_met_scheduler is None:
+            await self._refuse_scheduler()
         return await self._pops.call(lambda: self._pop(functions, limit, wait.total_seconds()))
 
     async def mirror(self, executions: Sequence[Execution]) -> None:
@@ -112,14 +119,18 @@ class RedisQueue:
         """Return the list's head and length, and the epoch, which a wiped server has lost."""
         keys = self._keys
         # Three commands of which each alone is harmless; in between another may set the epoch.
-        _, epoch, head, length = await self._run(
+        _, epoch, head, length, lock = await self._run(
             [
                 ("SET", keys.epoch, uuid.uuid4().hex, "NX"),
                 ("GET", keys.epoch),
                 ("LRANGE", keys.queue, 0, _HEAD - 1),
                 ("LLEN", keys.queue),
+                ("GET", keys.foreign_leader),
             ]
         )
+        if lock is not None and not self._has_met_scheduler:
+            self._has_met_scheduler = True
+            logger.error("%s", scheduler_advice(self._link.place, keys))
         ids = tuple(text for item in head if (text := _text(item)) is not None)
         return QueueView(epoch=_text(epoch) or "", head=ids, length=int(length))
 
@@ -127,6 +138,14 @@ class RedisQueue:
         """Return the hash in which outside readers find an execution; {} when it is gone."""
         (fields,) = await self._run([("HGETALL", self._keys.execution(execution_id))])
         return {_shown(name): _shown(value) for name, value in fields.items()}
+
+    async def _refuse_scheduler(self) -> None:
+        (lock,) = await self._pops.call(
+            lambda: self._link.run([("GET", self._keys.foreign_leader)])
+        )
+        if lock is not None:
+            raise WorchflowError(scheduler_advice(self._link.place, self._keys))
+        self._has_met_scheduler = False
 
     # --- popping --------------------------------------------------------------------------------
 
