@@ -67,6 +67,10 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
         reader.functions(),
         _chart(reader, state.window),
     )
+    if order == "finished_at" and not listing.items and listing.total and not state.first:
+        # Nothing here has an end on record: what the original's workers ended does not.
+        order = "created_at"
+        listing = await reader.listing(state.choice, limit=state.limit, order=order)
     names = worker_names(workers)
     lines = [await _line(item, order, names, shapes, ui) for item in listing.items]
     known = [info.id for info in functions]
@@ -92,7 +96,7 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
             "filter_json": state.filter_json(),
             "is_by_end": order != "created_at",
             "columns": ui.column_labels("executions"),
-            "paging": _paging(listing, state),
+            "paging": _paging(listing, state, order),
         },
     )
 
@@ -173,10 +177,11 @@ async def _line(
     )
 
 
-def _paging(listing: Listing, state: ListQuery) -> dict[str, Any]:
+def _paging(listing: Listing, state: ListQuery, order: str) -> dict[str, Any]:
     items, first = listing.items, state.first
-    order = state.order
     older = newer = None
+    last = first + len(items)
+    is_short = order == "finished_at" and state.choice.is_status_only and not listing.has_more
     if items and listing.has_more:
         place = format_cursor(getattr(items[-1], order), items[-1].id)
         older = state.href(after=place, n=str(first + len(items)))
@@ -187,7 +192,9 @@ def _paging(listing: Listing, state: ListQuery) -> dict[str, Any]:
         newer = state.href()
     return {
         "first": first + 1 if items else 0,
-        "last": first + len(items),
+        "last": last,
+        "unsorted": max(0, listing.total - last) if is_short else 0,
+        "unsorted_href": state.href(sort="created"),
         "total": listing.total,
         "is_capped": listing.is_capped,
         "older": older,
