@@ -22,10 +22,11 @@ _HOUR = timedelta(hours=1)
 
 async def functions_view(reader: Reader) -> View:
     """Return the page of all functions, with what they did in the last day."""
-    functions, workers, (since, tallies) = await asyncio.gather(
+    functions, workers, counted = await asyncio.gather(
         reader.functions(), reader.workers(), reader.tally(_DAY, _HOUR)
     )
     now = datetime.now(UTC)
+    since, tallies = counted or (now, ())
     living = [
         item
         for item in workers
@@ -52,7 +53,12 @@ async def functions_view(reader: Reader) -> View:
                 "workers": sum(info.id in worker.functions for worker in living),
             }
         )
-    return View(template="functions.html", title="Functions", data={"rows": rows}, poll=5000)
+    return View(
+        template="functions.html",
+        title="Functions",
+        data={"rows": rows, "is_late": counted is None},
+        poll=5000,
+    )
 
 
 async def function_view(reader: Reader, shapes: Shapes, function_id: str) -> View:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -15,13 +16,13 @@ from worchflow_core import FINAL, Execution, Status, StoreUnavailable, Worker, t
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import WINDOWS, make_chart
 from worchflow_plugins.dashboard.listquery import SPANS, ListQuery
-from worchflow_plugins.dashboard.parameters import (
-    format_cursor,
-)
+from worchflow_plugins.dashboard.parameters import floor, format_cursor
 from worchflow_plugins.dashboard.reader import Listing, Reader
 from worchflow_plugins.dashboard.rendering import View
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.ui import Ui
+
+logger = logging.getLogger("worchflow.dashboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,15 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
 async def _chart(reader: Reader, window: str) -> dict[str, Any] | None:
     span, bucket, unit = WINDOWS[window]
     try:
-        since, tallies = await reader.tally(span, bucket)
+        found = await reader.tally(span, bucket)
     except StoreUnavailable:
         raise
     except Exception:  # a store that cannot count must not take the list along
+        logger.exception("what ended could not be counted; the list is shown without its chart")
         return None
-    return {"bars": make_chart(tallies, since, span, bucket), "unit": unit}
+    since, tallies = found or (floor(datetime.now(UTC), bucket) - span + bucket, ())
+    bars = make_chart(tallies, since, span, bucket)
+    return {"bars": bars, "unit": unit, "is_late": found is None}
 
 
 def _bar_hrefs(state: ListQuery, chart: dict[str, Any] | None) -> list[str]:
