@@ -60,11 +60,13 @@ LAYERS = (
         "backends",
         "functions",
         "identities",
+        "proof",
         "results",
     ),
     (
         "catalog",
         "hookspecs",
+        "migration",
     ),
     (
         "plugins",
