@@ -15,7 +15,7 @@ from tests.core.migrating import fill, open_stores
 from tests.core.support import run, until
 from tests.core.test_migration import kill_in_the_middle
 from worchflow_core import Event, Execution, Step, Worchflow, function
-from worchflow_core.cli import main as command
+from worchflow_core.cli.entry import run as command
 from worchflow_core.migration import Migration, Moved, moved
 from worchflow_core.proof import pages, prove
 
