@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test check build up down clean
+.PHONY: help demo test check screenshots build up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,9 @@ check: $(VENV)/.installed-for-tests ## lint, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+screenshots: $(VENV)/.installed-for-tests ## pictures of the dashboard into docs/images (needs chromium)
+	$(RUN) -m tests.plugins.dashboard.screenshots
 
 build: $(VENV)/.installed-for-tests ## wheels and source distributions of both packages, in dist/
 	$(RUN) -m build --outdir dist .

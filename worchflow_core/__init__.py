@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from worchflow_core.codec import (
         parse_json as parse_json,
     )
+    from worchflow_core.doctor import (
+        diagnose as diagnose,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -205,6 +208,9 @@ if TYPE_CHECKING:
     from worchflow_core.models import (
         WorkerState as WorkerState,
     )
+    from worchflow_core.plugins import (
+        Plugins as Plugins,
+    )
     from worchflow_core.protocols import (
         Queue as Queue,
     )
@@ -342,6 +348,7 @@ _HOMES = {
     "client": ("Client", "ExecutionHandle", "Send"),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
+    "doctor": ("diagnose",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
@@ -395,6 +402,7 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "settings": ("Settings", "load_settings", "mask_url"),

@@ -76,6 +76,7 @@ class Worchflow:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            self.plugins.open()
             stack.callback(self.plugins.close)
             store, queue, cache = self._build()
             store = await stack.enter_async_context(store)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from worchflow_core.app import Worchflow
-from worchflow_core.client import Client, ExecutionHandle
+from worchflow_core.client import Client, ExecutionHandle, Send
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
+from worchflow_core.models import Execution, StepRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +46,22 @@ class BlockingHandle(Generic[ResultT]):
     def result(self, timeout: float | None = None) -> ResultT:
         """Return what the function returned, once it has; see `Client.result`."""
         return self._client.wait_for(self._handle.result(timeout))
+
+    def get(self) -> Execution:
+        """Return the execution as it is now."""
+        return self._client.wait_for(self._handle.get())
+
+    def steps(self) -> Sequence[StepRecord]:
+        """Return the steps recorded so far."""
+        return self._client.wait_for(self._handle.steps())
+
+    def cancel(self) -> Execution:
+        """Cancel it; see `Client.cancel`."""
+        return self._client.wait_for(self._handle.cancel())
+
+    def retry(self) -> Execution:
+        """Queue it again; see `Client.retry`."""
+        return self._client.wait_for(self._handle.retry())
 
 
 class BlockingClient:
@@ -124,7 +141,11 @@ class BlockingClient:
         handle = self.wait_for(self.client.send(cast(str, function), data, **options))
         return BlockingHandle(self, handle)
 
-    send_many = _blocking(Client.send_many)
+    def send_many(self, events: Iterable[Send]) -> list[BlockingHandle[Any]]:
+        """Send many events in few round trips; see `Client.send_many`."""
+        handles = self.wait_for(self.client.send_many(events))
+        return [BlockingHandle(self, handle) for handle in handles]
+
     send_event = _blocking(Client.send_event)
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
@@ -143,6 +164,8 @@ class BlockingClient:
     retry_many = _blocking(Client.retry_many)
     delete_many = _blocking(Client.delete_many)
     drain = _blocking(Client.drain)
+    mirrored = _blocking(Client.mirrored)
+    check = _blocking(Client.check)
 
     def _stop(self) -> None:
         if self._loop is not None and self._thread is not None:

@@ -196,7 +196,11 @@ class BlockingSteps(StepFactsOf):
 
     def _invoke(self, call: StepCall) -> Any:
         book = self._book
-        scopes = book.plugins.step_scopes(book.execution, call.title)
+        scopes = (
+            book.plugins.step_scopes(book.execution, call.title)
+            if book.plugins.wraps("worchflow_step_scope")
+            else []
+        )
         stack = AsyncExitStack()
         try:
             for scope in scopes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from worchflow_core import schemas
 from worchflow_core.durations import format_duration
 from worchflow_core.functions import Function
 from worchflow_core.models import Record
@@ -42,6 +43,14 @@ class FunctionInfo:
     version: str | None = None
     source: str = ""
     tags: tuple[str, ...] = ()
+
+    def problems(self, data: Any) -> list[tuple[str, str]]:
+        """Return (path, what is wrong) for each place where event data does not fit."""
+        return [] if self.schema is None else schemas.problems(self.schema, data)
+
+    def template(self) -> Any:
+        """Return event data to begin with: required fields with defaults or sample values."""
+        return schemas.template(self.schema)
 
 
 def describe(function: Function[Any, Any]) -> FunctionInfo:

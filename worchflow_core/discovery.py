@@ -57,7 +57,7 @@ def load_module(name: str) -> list[Function[Any, Any]]:
                 "packages; give its dotted name, without .py"
             ) from None
         raise FunctionError(f"module {module_name!r} cannot be imported: {error!r}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FunctionError(f"module {module_name!r} cannot be imported: {error!r}") from error
     for part in attribute.split(".") if attribute else ():
         try:
@@ -94,7 +94,7 @@ def _packaged() -> Iterator[Function[Any, Any]]:
         package = f"{distribution} {version}" if distribution else "an unknown package"
         try:
             target = entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FunctionError(
                 f"functions of {package} (entry point {entry.name!r}, {entry.value}) cannot be "
                 f"loaded: {error!r}; repair or uninstall {distribution}"

@@ -33,11 +33,18 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._calling: tuple[str, float] | None = None
+        self._warned: tuple[str, float] | None = None
+        self._is_closed = False
 
     def tell(self, hook: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         """Put a call at the end of the line; never blocks, drops when the line is full."""
+        if self._is_closed:
+            return
         if self._thread is None:
             self._start()
+        calling = self._calling
+        if calling is not None and time.monotonic() - calling[1] > SLOW:
+            self._warn_of(calling)
         try:
             self._events.put_nowait((hook, arguments))
         except queue.Full:
@@ -51,8 +58,23 @@ class Listener:
                     since,
                 )
 
+    def _warn_of(self, calling: tuple[str, float]) -> None:
+        if self._warned != calling:
+            self._warned = calling
+            logger.warning(
+                "plugin %s has not returned from %s for %.1f s; its events wait",
+                self.name,
+                calling[0],
+                time.monotonic() - calling[1],
+            )
+
+    def open(self) -> None:
+        """Listen again after a close."""
+        self._is_closed = False
+
     def close(self, timeout: float) -> None:
         """Let the plugin hear what is in the line, for at most `timeout` seconds."""
+        self._is_closed = True
         thread = self._thread
         if thread is None:
             return
@@ -84,7 +106,7 @@ class Listener:
                     answer = hook(**arguments)
                     if inspect.iscoroutine(answer):
                         runner.run(answer)
-                except Exception:
+                except BaseException:  # also SystemExit: only this call is over
                     logger.exception("plugin %s failed in %s", self.name, self._calling[0])
                 elapsed = time.monotonic() - self._calling[1]
                 if elapsed > SLOW:

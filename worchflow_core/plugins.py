@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from worchflow_core import hookspecs
-from worchflow_core.errors import PluginError
+from worchflow_core.errors import PluginError, WorchflowError
 from worchflow_core.lifecycle import Listener
 from worchflow_core.models import Execution
 from worchflow_core.protocols import Queue, StepCache, Store
@@ -89,6 +89,7 @@ class Plugins:
         self._listeners: dict[str, Listener] = {}
         self._tellers: dict[str, list[tuple[Listener, Callable[..., Any], tuple[str, ...]]]] = {}
         self._infos: dict[str, PluginInfo] = {}
+        self._places: dict[str, str] = {}
         self._disabled = frozenset(disabled)
         if discover:
             self._discover()
@@ -111,10 +112,7 @@ class Plugins:
                 arguments = [settings] if implementation.argnames else []
                 added = list(cast("Iterable[object]", implementation.function(*arguments) or ()))
             except Exception as error:
-                raise PluginError(
-                    f"plugin {name!r} failed in worchflow_add_plugins: {error!r}; "
-                    f"disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
-                ) from error
+                raise self._failed(name, "failed in worchflow_add_plugins", error) from error
             for plugin in added:
                 self._register(plugin, name=f"{name}.{_name_of(plugin)}", source=f"plugin {name}")
         self._check_pending()
@@ -128,7 +126,7 @@ class Plugins:
         Raises:
             PluginError: no plugin answers; the message lists the installed ones.
         """
-        store = self._manager.hook.worchflow_open_store(url=url, settings=settings)
+        store = self._first_answer("worchflow_open_store", url, settings)
         if store is None:
             raise PluginError(self._nobody_opens(url, "worchflow_open_store"))
         return cast(Store, store)
@@ -139,17 +137,34 @@ class Plugins:
         Raises:
             PluginError: a queue is required and no plugin answers.
         """
-        queue = self._manager.hook.worchflow_open_queue(url=url, settings=settings)
+        queue = self._first_answer("worchflow_open_queue", url, settings)
         if queue is None and required:
             raise PluginError(self._nobody_opens(url, "worchflow_open_queue"))
         return cast("Queue | None", queue)
 
     def open_step_cache(self, url: str, settings: Settings, *, required: bool) -> StepCache | None:
         """Return the step cache some plugin opens for `url`, as `open_queue` does."""
-        cache = self._manager.hook.worchflow_open_step_cache(url=url, settings=settings)
+        cache = self._first_answer("worchflow_open_step_cache", url, settings)
         if cache is None and required:
             raise PluginError(self._nobody_opens(url, "worchflow_open_step_cache"))
         return cast("StepCache | None", cache)
+
+    def _first_answer(self, hook: str, url: str, settings: Settings) -> Any:
+        arguments = {"url": url, "settings": settings}
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            try:
+                answer = implementation.function(
+                    *(arguments[name] for name in implementation.argnames)
+                )
+            except WorchflowError:
+                raise
+            except Exception as error:
+                raise self._failed(
+                    implementation.plugin_name, f"failed in {hook}", error
+                ) from error
+            if answer is not None:
+                return answer
+        return None
 
     # --- add ----------------------------------------------------------------------------------
 
@@ -160,10 +175,7 @@ class Plugins:
             try:
                 functions = list(cast("Iterable[Any]", implementation.function()))
             except Exception as error:
-                raise PluginError(
-                    f"plugin {name!r} failed in worchflow_add_functions: {error!r}; "
-                    f"disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
-                ) from error
+                raise self._failed(name, "failed in worchflow_add_functions", error) from error
             for function in functions:
                 yield name, function
 
@@ -188,6 +200,11 @@ class Plugins:
         """Tell every plugin that listens; returns at once and never raises."""
         for listener, function, names in self._tellers.get(hook, ()):
             listener.tell(function, {name: arguments[name] for name in names})
+
+    def open(self) -> None:
+        """Let the plugins listen, also again after a close."""
+        for listener in self._listeners.values():
+            listener.open()
 
     def close(self, timeout: float = 2.0) -> None:
         """Let the plugins hear what is still untold, for at most `timeout` seconds each."""
@@ -241,11 +258,9 @@ class Plugins:
             entry = chosen[name]
             try:
                 plugin = entry.load()
-            except Exception as error:
-                raise PluginError(
-                    f"plugin {name!r} of {_distribution(entry)} cannot be loaded: {error!r}; "
-                    f"repair or uninstall it, or set WORCHFLOW_DISABLED_PLUGINS={name}"
-                ) from error
+            except (Exception, SystemExit) as error:
+                self._places[name] = _distribution(entry)
+                raise self._failed(name, "cannot be loaded", error) from error
             self._register(plugin, name=name, source=entry.value, entry=entry)
             if name in replaced:
                 self._infos[name] = replace(self._infos[name], is_replacement=True)
@@ -257,6 +272,8 @@ class Plugins:
             raise PluginError(f"plugin {name!r} is the class {plugin.__name__}; give an instance")
         if self._manager.is_registered(plugin):
             return
+        if entry is not None:
+            self._places[name] = _distribution(entry)
         unmarked = [
             attribute
             for attribute in dir(plugin)
@@ -267,14 +284,15 @@ class Plugins:
         ]
         if unmarked:
             raise PluginError(
-                f"plugin {name!r}: {unmarked[0]} is not marked; put @hookimpl above it"
+                f"{self._called(name)}: {unmarked[0]} is not marked; put @hookimpl above it, or "
+                f"disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
             )
         try:
             self._manager.register(plugin, name)
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginError(
-                f"plugin {name!r} cannot be registered: {_first_line(error)}; "
-                f"repair it, or set WORCHFLOW_DISABLED_PLUGINS={name}"
+                f"{self._called(name)} cannot be registered: {_first_line(error)}; "
+                f"repair it, or disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
             ) from error
         callers = self._manager.get_hookcallers(plugin) or []
         self._infos[name] = PluginInfo(
@@ -290,10 +308,21 @@ class Plugins:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             name = self._manager.get_name(error.plugin) or _name_of(error.plugin)
+            reason = _first_line(error).partition(" in plugin ")[0]
             raise PluginError(
-                f"plugin {name!r}: {_first_line(error)}; `worchflow plugins --hooks` lists the "
-                f"hooks there are; disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
+                f"{self._called(name)}: {reason}; `worchflow plugins --hooks` lists the hooks "
+                f"there are; repair it, or disable it with WORCHFLOW_DISABLED_PLUGINS={name}"
             ) from None
+
+    def _called(self, name: str) -> str:
+        place = self._places.get(name)
+        return f"plugin {name!r} of {place}" if place else f"plugin {name!r}"
+
+    def _failed(self, name: str, what: str, error: BaseException) -> PluginError:
+        return PluginError(
+            f"{self._called(name)} {what}: {error!r}; repair or uninstall it, or disable it with "
+            f"WORCHFLOW_DISABLED_PLUGINS={name}"
+        )
 
     def _index(self) -> None:
         self._tellers.clear()

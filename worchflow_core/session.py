@@ -125,6 +125,7 @@ class Session:
         if not await self._register():
             return
         self._heart.start()
+        self._heart.hurry()  # so that others soon read that it runs
         told = self._describe()
         self._plugins.notify("worchflow_worker_started", worker=told)
         try:

@@ -192,8 +192,21 @@ def unknown_variables(*, env_file: str | Path | None = ".env") -> list[str]:
 
 
 def mask_url(url: str) -> str:
-    """Return a URL without its password and without values of its query that look secret."""
-    masked = re.sub(r"(?<=://)([^/@?#]*?):([^/?#]*)@", r"\1:***@", url)
+    """Return a URL without its password and without values of its query that look secret.
+
+    Text that is no proper URL is masked too: it may be one with a typing error.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        masked = re.sub(r"([^/?#@:]*):(.*)@", r"\1:***@", url)
+    elif rest.startswith("/"):  # a path, and no server
+        masked = url
+    else:
+        body, question, query = rest.partition("?")
+        if "@" not in body:  # a question mark in the password, perhaps
+            body = re.sub(r"^([^/?#@:]*):([^/=]*)@", r"\1:***@", rest)
+            question = query = ""
+        masked = f"{scheme}://" + re.sub(r"^([^/?#@:]*):(.*)@", r"\1:***@", body) + question + query
     return re.sub(r"(?i)((?:password|secret|token|key)[^=&]*=)[^&#]+", r"\1***", masked)
 
 
@@ -208,11 +221,31 @@ def _lines(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
         if item["loc"]:
-            name, value, remedy = str(item["loc"][0]), repr(item["input"]), item["msg"]
+            name, value = str(item["loc"][0]), repr(item["input"])
+            remedy = _remedy(name, item["msg"].removeprefix("Value error, "))
         else:
             name, value, remedy = str(item["ctx"]["error"]).split(":", 2)
         if name.endswith("url"):
             value = repr(mask_url(str(item["input"])))
-        remedy = remedy.removeprefix("Value error, ")
+        if len(value) > _SHOWN:
+            value = value[:_SHOWN] + "..."
         lines.append(f"{PREFIX}{name.upper()} is {value}: {remedy[:1].lower()}{remedy[1:]}")
     return lines
+
+
+def _remedy(name: str, reason: str) -> str:
+    """Return what to give instead, from the field itself where pydantic's words name no range."""
+    field = Settings.model_fields.get(name)
+    kind = field.annotation if field is not None else None
+    if field is not None and kind is int:
+        limits = {type(item).__name__: item for item in field.metadata}
+        return f"give a whole number, {limits['Ge'].ge:,} to {limits['Le'].le:,}"
+    if kind is bool:
+        return "give 1 or 0; true, false, yes, no, on and off are fine too"
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return f"give one of {', '.join(kind)}"
+    return reason.partition("; ")[2] or reason
+
+
+_SHOWN = 80
+"""How many characters of a wrong value are shown."""

@@ -279,10 +279,11 @@ class Steps(StepFactsOf):
 
     async def _invoke(self, call: StepCall) -> Any:
         book = self._book
-        if call.timeout is None and not book.plugins.wraps("worchflow_step_scope"):
+        is_wrapped = book.plugins.wraps("worchflow_step_scope")
+        if call.timeout is None and not is_wrapped:
             return await self._call(call)
         async with AsyncExitStack() as stack:
-            for scope in book.plugins.step_scopes(book.execution, call.title):
+            for scope in book.plugins.step_scopes(book.execution, call.title) if is_wrapped else ():
                 await stack.enter_async_context(scope)
             if call.timeout is None:
                 return await self._call(call)

@@ -246,9 +246,9 @@ class Sweeper:
             return
         if await self._was_wiped(view):
             logger.warning("the queue lost its memory; refilling it from the store")
-            cut = self._clock.now()
-            while await self._hint(self._unheard(cut)):
-                pass
+            query: Query | None = self._unheard(self._clock.now())
+            while query is not None:
+                query = await self._hint(query)
             return
         slack = self._settings.lease / 2
         await self._hint(self._unheard(await self._watermark(view) - slack))
@@ -289,13 +289,15 @@ class Sweeper:
         changed = Record(kind="meta", key=_EPOCH_KEY, body=body, version=current.version + 1)
         return not await records.replace([changed])
 
-    async def _hint(self, query: Query) -> bool:
-        """Hint what a query finds; return whether there was anything."""
+    async def _hint(self, query: Query) -> Query | None:
+        """Hint what a query finds; return the query for the next page, None behind the last."""
         found = (await self._store.find(query)).items
         now = self._clock.now()
         pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
         await self._journal.update(pairs, point="after_hint_mark")
-        return bool(found)
+        if len(found) < query.limit:
+            return None
+        return replace(query, after=query.order_key(found[-1]))
 
     # --- retention ------------------------------------------------------------------------------
 

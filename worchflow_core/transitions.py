@@ -20,6 +20,9 @@ from worchflow_core.models import (
     StepTry,
 )
 
+UNTIL_WOKEN = timedelta(days=36500)
+"""Ahead lies the due time of an execution that only an event wakes: a missing one means now."""
+
 ATTEMPTS_KEPT = 50
 """How many attempts an execution's record keeps, the newest."""
 
@@ -109,7 +112,10 @@ def settle(
         if has_handler:
             values["handlers_due"] = True
     else:
-        due = values["due_at"] = now if status is Status.QUEUED else outcome.due_at
+        due = now if status is Status.QUEUED else outcome.due_at
+        if due is None and status is Status.WAITING:
+            due = now + UNTIL_WOKEN
+        values["due_at"] = due
         if has_hint and due is not None and due > now:
             values["hint_at"] = due
         elif has_hint and due is not None:

@@ -126,9 +126,7 @@ class Arena:
         machine = f"machine {len(self.workers)}"
         return self._launch(name, settings, machine=machine, dies_between_deletes=True)
 
-    def _launch(
-        self, name: str, settings: Mapping[str, object], **orders: Any
-    ) -> WorkerProcess:
+    def _launch(self, name: str, settings: Mapping[str, object], **orders: Any) -> WorkerProcess:
         values = self.place.settings(**settings)
         environment = {
             f"WORCHFLOW_{key.upper()}": str(value)

@@ -372,3 +372,17 @@ def test_braces_in_the_prefix_keep_a_cluster_node_happy() -> None:
 
     with RedisServer(arguments=("--cluster-enabled", "yes")) as server:
         asyncio.run(main(server))
+
+
+def test_what_outside_readers_see_can_be_read_back(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        async with fresh_queue(redis_server.url) as queue:
+            assert isinstance(queue, RedisQueue)
+            await queue.push([Hint(execution=execution("a/1", data='{"x":"\u00e9"}'))])
+            seen = await queue.mirrored("a/1")
+            assert seen["id"] == "a/1"
+            assert seen["eventData"] == '{"x":"\u00e9"}'
+            assert await queue.mirrored("b") == {}
+            await queue.mirror([execution("a/1", status=Status.COMPLETED)])
+
+    asyncio.run(main())

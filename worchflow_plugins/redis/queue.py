@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -134,6 +134,11 @@ class RedisQueue:
         ids = tuple(text for item in head if (text := _text(item)) is not None)
         return QueueView(epoch=_text(epoch) or "", head=ids, length=int(length))
 
+    async def mirrored(self, execution_id: str) -> Mapping[str, str]:
+        """Return the hash in which outside readers find an execution; {} when it is gone."""
+        (fields,) = await self._run([("HGETALL", self._keys.execution(execution_id))])
+        return {_shown(name): _shown(value) for name, value in fields.items()}
+
     async def _refuse_scheduler(self) -> None:
         (lock,) = await self._pops.call(
             lambda: self._link.run([("GET", self._keys.foreign_leader)])
@@ -230,6 +235,10 @@ def _text(item: Any) -> str | None:
         return bytes(item).decode()
     except UnicodeDecodeError:
         return None
+
+
+def _shown(item: Any) -> str:
+    return item if isinstance(item, str) else bytes(item).decode(errors="replace")
 
 
 def _rotated(keys: Sequence[str], turn: int) -> list[str]:

@@ -1,0 +1,143 @@
+"""What the HTTP API answers: the original's shapes, new fields added, none renamed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+from worchflow_core import (
+    Execution,
+    Failure,
+    FunctionInfo,
+    StepRecord,
+    Worker,
+    execution_to_wire,
+    step_to_wire,
+    worker_to_wire,
+)
+from worchflow_plugins.dashboard.redaction import Redact, redacted
+
+LIST_PAYLOAD_MAX = 16 * 1024
+"""The longest data or result that a list carries; what is longer stands in the detail."""
+
+
+def load(payload: str | None) -> Any:
+    """Return the value of JSON text; text that is none, from a foreign client, as it stands."""
+    if payload is None:
+        return None
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload
+
+
+class Shapes:
+    """Turn records into what the API answers, redacted.
+
+    Args:
+        redact: a callable that values pass before anybody sees them.
+    """
+
+    def __init__(self, redact: Redact | None) -> None:
+        self.redact = redact
+
+    def execution(self, execution: Execution, *, is_listed: bool = False) -> dict[str, Any]:
+        """Return an execution: `eventData` is JSON text, `result` the value itself."""
+        document = execution_to_wire(self.failure_hidden(execution))
+        document.pop("resultJson", None)
+        document.pop("inputHash", None)
+        document.setdefault("eventData", None)
+        document.setdefault("error", None)
+        document["result"] = None
+        too_long = [
+            name
+            for name, payload in (("eventData", execution.data), ("result", execution.result))
+            if is_listed and payload is not None and len(payload) > LIST_PAYLOAD_MAX
+        ]
+        if too_long:
+            document["omitted"] = too_long
+        if "eventData" in too_long:
+            document["eventData"] = None
+        elif self.redact is not None and execution.data is not None:
+            document["eventData"] = json.dumps(self.data(execution), ensure_ascii=False)
+        if "result" not in too_long:
+            document["result"] = self.result(execution)
+        return document
+
+    def data(self, execution: Execution) -> Any:
+        """Return the event's data as people may see it."""
+        return redacted(self.redact, "data", load(execution.data))
+
+    def result(self, execution: Execution) -> Any:
+        """Return the result as people may see it."""
+        return redacted(self.redact, "result", load(execution.result))
+
+    def step(self, step: StepRecord) -> dict[str, Any]:
+        """Return a step; `result` is the value itself."""
+        document = step_to_wire(step)
+        document.pop("resultJson", None)
+        document["result"] = self.step_result(step)
+        return document
+
+    def step_result(self, step: StepRecord) -> Any:
+        """Return a step's result as people may see it."""
+        return redacted(self.redact, "step", load(step.result))
+
+    def mirror(self, fields: dict[str, str]) -> dict[str, str]:
+        """Return the hash that Redis shows, its data and result redacted as everywhere."""
+        if self.redact is None:
+            return fields
+        hidden = {
+            name: json.dumps(redacted(self.redact, root, load(fields[name])), ensure_ascii=False)
+            for name, root in (("eventData", "data"), ("result", "result"))
+            if name in fields
+        }
+        error = {"error": self.text(fields["error"])} if "error" in fields else {}
+        return {**fields, **hidden, **error}
+
+    def text(self, value: str) -> str:
+        """Return the text of an error as people may see it."""
+        return str(redacted(self.redact, "error", value))
+
+    def failure(self, failure: Failure | None) -> Failure | None:
+        """Return a failure as people may see it."""
+        if failure is None or self.redact is None:
+            return failure
+        return Failure(
+            type=failure.type,
+            message=self.text(failure.message),
+            traceback=self.text(failure.traceback) if failure.traceback else None,
+            cause=self.failure(failure.cause),
+            reason=failure.reason,
+        )
+
+    def failure_hidden(self, execution: Execution) -> Execution:
+        """Return an execution whose errors are as people may see them."""
+        if self.redact is None:
+            return execution
+        attempts = tuple(
+            replace(
+                attempt,
+                error=self.failure(attempt.error),
+                tries=tuple(
+                    replace(item, error=self.failure(item.error)) for item in attempt.tries
+                ),
+            )
+            for attempt in execution.attempts
+        )
+        return replace(execution, error=self.failure(execution.error), attempts=attempts)
+
+
+def function_shape(info: FunctionInfo) -> dict[str, Any]:
+    """Return a function as the API tells it."""
+    return {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+
+
+def worker_shape(worker: Worker) -> dict[str, Any]:
+    """Return a worker as the API tells it."""
+    return worker_to_wire(worker)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
