@@ -65,12 +65,14 @@ LAYERS = (
         "functions",
         "identities",
         "leadership",
+        "proof",
         "results",
     ),
     (
         "catalog",
         "hookspecs",
         "timetable",
+        "migration",
     ),
     (
         "plugins",
