@@ -56,16 +56,22 @@ LAYERS = (
         "validation",
     ),
     (
+        "annotations",
+        "schedules",
+    ),
+    (
         "asides",
         "backends",
         "functions",
         "identities",
+        "leadership",
         "proof",
         "results",
     ),
     (
         "catalog",
         "hookspecs",
+        "timetable",
         "migration",
     ),
     (
@@ -88,6 +94,7 @@ LAYERS = (
     ),
     (
         "heart",
+        "scheduler",
         "steps",
         "sweeper",
     ),

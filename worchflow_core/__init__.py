@@ -142,6 +142,9 @@ if TYPE_CHECKING:
     from worchflow_core.hookspecs import (
         hookimpl as hookimpl,
     )
+    from worchflow_core.leadership import (
+        Leader as Leader,
+    )
     from worchflow_core.models import (
         CLAIMABLE as CLAIMABLE,
     )
@@ -268,6 +271,15 @@ if TYPE_CHECKING:
     from worchflow_core.rules import (
         urgency as urgency,
     )
+    from worchflow_core.schedules import (
+        CatchUp as CatchUp,
+    )
+    from worchflow_core.schedules import (
+        Overlap as Overlap,
+    )
+    from worchflow_core.schedules import (
+        Schedule as Schedule,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -288,6 +300,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.step import (
         Watch as Watch,
+    )
+    from worchflow_core.timetable import (
+        ScheduleInfo as ScheduleInfo,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -378,6 +393,7 @@ _HOMES = {
     "filters": ("Filter",),
     "functions": ("Function", "Resource", "function"),
     "hookspecs": ("hookimpl",),
+    "leadership": ("Leader",),
     "models": (
         "CLAIMABLE",
         "FINAL",
@@ -405,6 +421,7 @@ _HOMES = {
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
+    "schedules": ("CatchUp", "Overlap", "Schedule"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
@@ -418,6 +435,7 @@ _HOMES = {
         "standing",
         "urgency",
     ),
+    "timetable": ("ScheduleInfo",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast, overload
 from uuid import uuid4
@@ -29,6 +29,7 @@ from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
+from worchflow_core.leadership import Leader, read_leader
 from worchflow_core.mailbox import Mailbox, StoredEvent
 from worchflow_core.models import (
     Change,
@@ -42,7 +43,9 @@ from worchflow_core.models import (
 )
 from worchflow_core.query import Page
 from worchflow_core.results import Results
+from worchflow_core.schedules import id_prefix
 from worchflow_core.settings import Settings
+from worchflow_core.timetable import ScheduleInfo, Timetable
 from worchflow_core.validation import check_execution_id, check_function_id, check_tags
 
 logger = logging.getLogger("worchflow")
@@ -114,6 +117,7 @@ class Client:
         self._store = journal.store
         self._registry = registry
         self._settings = settings
+        self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
         journal.on_settled.append(self._results.settled)
 
@@ -304,6 +308,14 @@ class Client:
         known.update((info.id, info) for info in await catalog.read(self._store.records))
         return [known[name] for name in sorted(known)]
 
+    async def schedules(self) -> Sequence[ScheduleInfo]:
+        """Return the schedules that schedulers have registered with this store, by function."""
+        return await self._timetable.read()
+
+    async def scheduler(self) -> Leader | None:
+        """Return which scheduler fires the ticks, or did last; None where none ever did."""
+        return await read_leader(self._store.records)
+
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return what the queue shows outside readers of an execution; {} where it shows nothing.
 
@@ -424,6 +436,48 @@ class Client:
         """Ask workers to stop taking work and leave once they are empty."""
         await self._store.drain(worker_ids, now=self._journal.clock.now())
 
+    # --- schedules ------------------------------------------------------------------------------
+
+    async def pause_schedule(self, function_id: str) -> ScheduleInfo:
+        """Fire no tick of a function's schedule until it is resumed; raise `NotFound`."""
+        now = self._journal.clock.now()
+        return await self._change_schedule(
+            function_id,
+            lambda item: item if item.is_paused else replace(item, paused_at=now, waiting=None),
+        )
+
+    async def resume_schedule(self, function_id: str) -> ScheduleInfo:
+        """Fire the ticks of a paused schedule again, from now on; raise `NotFound`.
+
+        Ticks of the pause were not missed, and are not made up for.
+        """
+        now = self._journal.clock.now()
+        return await self._change_schedule(
+            function_id,
+            lambda item: (
+                replace(item, paused_at=None, last_tick=max(item.last_tick, now))
+                if item.is_paused
+                else item
+            ),
+        )
+
+    async def run_schedule_now(self, function_id: str) -> ExecutionHandle[Any]:
+        """Create an execution as the schedule would, at once, paused or not; raise `NotFound`.
+
+        It stands for no tick: `event.scheduled_for` is None, and the next tick stays as it is.
+        """
+        item = await self._change_schedule(function_id, lambda item: item)
+        execution = item.execution(
+            f"{id_prefix(function_id)}now-{uuid4().hex[:12]}",
+            now=self._journal.clock.now(),
+            has_hint=self._journal.queue.keeps_hints,
+            tick=None,
+        )
+        await self._create([execution])
+        function = self._registry.get(function_id)
+        codec = function.result_codec if function else None
+        return ExecutionHandle(self, execution.id, codec, is_new=True)
+
     async def close(self) -> None:
         """Stop waiting for results; the application closes the backends."""
         await self._results.close()
@@ -479,6 +533,15 @@ class Client:
             ) from None
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), execution_id=known_id) from error
+
+    async def _change_schedule(
+        self, function_id: str, decide: Callable[[ScheduleInfo], ScheduleInfo]
+    ) -> ScheduleInfo:
+        item = await self._timetable.change(function_id, decide) if function_id else None
+        if item is None:
+            known = ", ".join(item.function for item in await self.schedules()) or "none"
+            raise NotFound(f"no schedule of a function {function_id!r}; there are: {known}")
+        return item
 
     async def _change_one(
         self, execution_id: str, decide: Callable[[Execution], Change | WorchflowError]

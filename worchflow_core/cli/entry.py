@@ -51,6 +51,7 @@ def build() -> Any:
         lists,
         move,
         run_command,
+        schedules,
         send,
         show,
         work,
@@ -66,7 +67,7 @@ def build() -> Any:
         help="Durable workflows: every step is saved, every layer is a plugin.",
     )
     app.callback()(_root)
-    for family in (work, run_command, send, lists, show, change, move, cluster, about):
+    for family in (work, run_command, send, lists, show, change, move, cluster, schedules, about):
         family.register(app)
     root = typer.main.get_command(app)
     _extend(root)
