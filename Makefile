@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test check screenshots build up down clean
+.PHONY: help demo test check crash-matrix screenshots build up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,9 @@ check: $(VENV)/.installed-for-tests ## lint, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+crash-matrix: $(VENV)/.installed-for-tests ## let a process die in every gap between two writes, on each backend
+	$(RUN) -m tests.faults.crash_matrix
 
 screenshots: $(VENV)/.installed-for-tests ## pictures of the dashboard into docs/images (needs chromium)
 	$(RUN) -m tests.plugins.dashboard.screenshots

@@ -58,18 +58,22 @@ class Asides:
         if self._drops is not None:
             self._submit(self._drops, list(execution_ids))
 
-    async def ask(self, what: str, call: Awaitable[T]) -> T | None:
-        """Await a call whose failure costs only time; warn once per outage."""
+    async def ask(self, what: str, call: Awaitable[T], kind: str = "") -> T | None:
+        """Await a call whose failure costs only time; warn once per outage.
+
+        Calls of one `kind` fail and recover together; one kind may fail while another works.
+        """
+        kind = kind or what
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await call
         except Exception as error:
-            count = self._outages[what] = self._outages.get(what, 0) + 1
+            count = self._outages[kind] = self._outages.get(kind, 0) + 1
             if count == 1:
                 logger.warning("the %s does not answer, work goes on without it: %r", what, error)
             return None
-        if what in self._outages:
-            count = self._outages.pop(what)
+        if kind in self._outages:
+            count = self._outages.pop(kind)
             logger.info("the %s answers again, after %d failed calls", what, count)
         return answer
 
@@ -84,8 +88,10 @@ class Asides:
     def _batcher(
         self, what: str, tell: Callable[[Sequence[Any]], Awaitable[None]]
     ) -> Batcher[Any, None]:
+        kind = f"{what} {getattr(tell, '__name__', '')}"
+
         async def flush(items: Sequence[Any]) -> Sequence[None]:
-            await self.ask(what, tell(items))
+            await self.ask(what, tell(items), kind)
             return [None] * len(items)
 
         return Batcher(flush, is_outage=lambda error: True)

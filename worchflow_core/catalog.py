@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worchflow_core import schemas
+from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
 from worchflow_core.functions import Function
 from worchflow_core.models import Record
@@ -24,7 +25,8 @@ class FunctionInfo:
         id: its id.
         description: the first paragraph of its docstring.
         schema: the JSON schema of its event data; None where none is declared.
-        cron, zone: its schedule.
+        cron, zone: its schedule, where that is a cron expression.
+        every: its schedule, where that is an interval: "15m".
         retries: failed attempts it survives.
         timeout: text such as "10m".
         distribution, version: the package it came with.
@@ -37,6 +39,7 @@ class FunctionInfo:
     schema: dict[str, Any] | None = None
     cron: str | None = None
     zone: str | None = None
+    every: str | None = None
     retries: int = 0
     timeout: str | None = None
     distribution: str | None = None
@@ -55,12 +58,14 @@ class FunctionInfo:
 
 def describe(function: Function[Any, Any]) -> FunctionInfo:
     """Return what is to be known of a function."""
+    rule = function.schedule.rule if function.schedule else None
     return FunctionInfo(
         id=function.id,
         description=function.description,
         schema=function.data_codec.json_schema(),
         cron=function.cron.text if function.cron else None,
         zone=function.cron.zone if function.cron else None,
+        every=rule.text if isinstance(rule, Every) else None,
         retries=function.retry.retries,
         timeout=format_duration(function.timeout) if function.timeout else None,
         distribution=function.distribution,
@@ -77,8 +82,9 @@ async def publish(functions: Iterable[Function[Any, Any]], records: Records) -> 
         [Record(kind=KIND, key=key, body=body) for key, body in bodies.items()]
     )
     for key in bodies.keys() - set(new):
-        known = await records.scan(KIND, after=key[:-1], until=key + "\0", limit=1000)
-        for record in known:
+        # Just before this key and after its neighbour: no id holds a tilde, which sorts last.
+        before = key[:-1] + chr(ord(key[-1]) - 1) + "~" * 128
+        for record in await records.scan(KIND, after=before, until=key + "\0", limit=10):
             if record.key == key and record.body != bodies[key]:
                 changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
                 await records.replace([changed])

@@ -28,6 +28,8 @@ _POP_WAIT = timedelta(seconds=2)
 _POLL_WAIT = timedelta(seconds=0.5)
 """Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
+_PATIENCE = 8
+"""After so many pops in a row whose hints led nowhere, the store is asked directly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Claimer:
         self._lease = lease
         self._running = running
         self._claimed = 0
+        self._fruitless = 0
         self._looked_at = time.monotonic()
         self._has_warned = False
 
@@ -137,7 +140,9 @@ class Claimer:
             if not ids:
                 await self._running.pause(0.2)
                 return 0
-        elif not self._is_time_to_look and (not is_hungry or self._journal.queue.keeps_hints):
+        elif self._fruitless < _PATIENCE and (
+            not self._is_time_to_look and (not is_hungry or self._journal.queue.keeps_hints)
+        ):
             ids = await self._pop(room, wait=not is_hungry and not assignment.burst)
         if self._running.is_over:
             return 0
@@ -152,7 +157,17 @@ class Claimer:
         if claimed:
             self._claimed += len(claimed)
             await self._start(claimed)
+        await self._pace(has_hints=bool(ids), has_claimed=bool(claimed))
         return len(claimed)
+
+    async def _pace(self, *, has_hints: bool, has_claimed: bool) -> None:
+        """Rest where hints keep leading nowhere and the store has nothing due either."""
+        if has_claimed or not has_hints:
+            if self._fruitless >= _PATIENCE and not has_claimed:
+                await self._running.pause(0.1)
+            self._fruitless = 0
+        else:
+            self._fruitless += 1
 
     @property
     def _is_time_to_look(self) -> bool:

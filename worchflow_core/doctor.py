@@ -207,7 +207,7 @@ async def _check(subject: str, backend: Backend) -> list[Finding]:
 
 def _functions(app: Worchflow) -> Finding:
     packages = {item.distribution for item in app.registry if item.distribution}
-    scheduled = sum(1 for item in app.registry if item.cron)
+    scheduled = sum(1 for item in app.registry if item.schedule)
     origin = f"of {', '.join(sorted(packages))}" if packages else "of modules"
     text = f"{len(app.registry)} {origin}, {scheduled} with a schedule"
     if len(app.registry):

@@ -51,7 +51,8 @@ class PollingQueue:
         """Return nothing, after a push in this process or the interval with jitter."""
         longest = min(wait.total_seconds(), _INTERVAL * random.uniform(0.75, 1.25))
         try:
-            await asyncio.wait_for(self._poke.wait(), longest)
+            async with asyncio.timeout(longest):
+                await self._poke.wait()
         except TimeoutError:
             return ()
         self._poke.clear()

@@ -119,6 +119,9 @@ class Records(Protocol):
     ) -> Sequence[Record]:
         """Return records of a kind in key order, keys greater than `after` and below `until`."""
 
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records; what moves a store must know them all."""
+
 
 class Store(Backend, Protocol):
     """Keep executions, steps, workers and records: the only lock and the only truth.

@@ -69,7 +69,9 @@ class Results:
                 self._new.clear()
                 await self._ask(list(fresh) if fresh else list(self._waiting))
                 try:
-                    await asyncio.wait_for(self._new.wait(), wait)
+                    # Not wait_for: before Python 3.12 it may lose a cancellation.
+                    async with asyncio.timeout(wait):
+                        await self._new.wait()
                     wait = _FIRST
                 except TimeoutError:
                     wait = min(wait * 1.5, _LONGEST)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from worchflow_core import transitions
 from worchflow_core.attempt import Attempt, Surroundings
@@ -114,7 +114,10 @@ class Running:
     async def wait_changed(self, seconds: float) -> None:
         """Return when something changed, or after this long."""
         self.changed.clear()
-        await _at_most(self.changed.wait(), seconds)
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes with the change.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.changed.wait()
 
     async def pause(self, seconds: float) -> None:
         """Wait this long, or until this session has to end."""
@@ -214,10 +217,3 @@ class Running:
             has_handler=has_followers(execution, outcome.status, self._registry),
             has_hint=self._journal.queue.keeps_hints,
         )
-
-
-async def _at_most(call: Awaitable[Any], seconds: float) -> None:
-    try:
-        await asyncio.wait_for(call, seconds)
-    except TimeoutError:
-        return

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
+from worchflow_core.annotations import declared_result
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
@@ -26,7 +27,6 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.failures import failure_of, is_final, message_of
-from worchflow_core.functions import declared_result
 from worchflow_core.identities import Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
@@ -145,6 +145,7 @@ class StepBook:
         Raises:
             ControlSignal: the attempt has to unwind.
             NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            NonDeterminismError: another step stands under this identity.
             InvalidInput: title or key cannot be taken.
         """
         self.check()
@@ -159,6 +160,13 @@ class StepBook:
             raise NonRetriable(
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
+            )
+        stands = self.recorded.get(slot.step_id)
+        # Foreign records may have no title; they carry the step's id in its place.
+        if stands is not None and key is None and stands.title not in (title, slot.step_id):
+            raise NonDeterminismError(
+                f"step {title!r} was stored as step {stands.title!r}, whose identity is the same; "
+                "give one of them another title or key="
             )
         return slot
 

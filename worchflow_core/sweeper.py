@@ -82,7 +82,9 @@ class Sweeper:
                 group.create_task(self._repeat(interval, self.hint_lost))
 
     async def _repeat(self, interval: float, sweep: Callable[[], Awaitable[None]]) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        while not task.cancelling():  # a driver may have swallowed the cancellation
             await asyncio.sleep(interval * random.uniform(0.75, 1.25))
             try:
                 await sweep()

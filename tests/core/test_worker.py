@@ -630,3 +630,30 @@ def test_release_keeps_the_counts_of_steps_and_the_last_error() -> None:
             await task
 
     run(main())
+
+
+def test_once_step_whose_worker_died_in_it_has_an_unknown_outcome() -> None:
+    store, options = faulty_memory()
+    runs: list[int] = []
+
+    async def main() -> None:
+        @function
+        async def charging(event: Event[Any], step: Step) -> None:
+            async def charge() -> None:
+                runs.append(1)
+                await asyncio.Event().wait()
+
+            await step.run("Charge", charge, once=True)
+
+        async with working(charging, **options) as app:
+            handle = await app.client.send(charging, None)
+            await until(lambda: runs)
+            await store.inner.bury([app.worker.id], overdue=timedelta(seconds=-60))
+            execution = await app.client.wait(handle.id, timeout=20)
+            assert execution.status is Status.FAILED
+            assert execution.error is not None
+            assert execution.error.type.endswith("StepOutcomeUnknown")
+            assert execution.failed_attempts == 1
+
+    run(main())
+    assert runs == [1]

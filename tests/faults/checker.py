@@ -107,7 +107,7 @@ def _values(
     for ran in [item for item in traces if item.word == "ran"]:
         for saw in seen:
             if saw.step == ran.step and saw.fence < ran.fence and saw.at < ran.at:
-                yield f"(c) {execution.id}: {ran.step} ran in claim {ran.fence} though it was stored"
+                yield f"(c) {execution.id}: stored {ran.step} ran again in claim {ran.fence}"
     if execution.status is Status.COMPLETED:
         values = [stored[step.title] for step in steps]
         if json.loads(execution.result or "null") != values:
@@ -139,17 +139,20 @@ def _ends(
             yield f"(e) {execution.id}: claim {fence} ran, and the store knows {execution.fence}"
 
 
-async def _owners(arena: Arena) -> Iterator[str]:
+async def _owners(arena: Arena) -> list[str]:
     """(f) Nothing belongs to the dead, and nobody who left is still registered."""
-    problems = []
     left = {item.pid for item in arena.workers if item.has_left}
-    for worker in await arena.store.workers():
-        if worker.pid in left and worker.state is not WorkerState.DEAD:
-            problems.append(f"(f) registered, though it has left: {worker}")
-    for execution in await arena.store.get(list(arena.expected)):
-        if execution.owner is not None:
-            problems.append(f"(f) {execution.id} still belongs to {execution.owner}")
-    return iter(problems)
+    registered = [
+        f"(f) registered, though it has left: {worker}"
+        for worker in await arena.store.workers()
+        if worker.pid in left and worker.state is not WorkerState.DEAD
+    ]
+    owned = [
+        f"(f) {execution.id} still belongs to {execution.owner}"
+        for execution in await arena.store.get(list(arena.expected))
+        if execution.owner is not None
+    ]
+    return [*registered, *owned]
 
 
 def _keys(place: Place) -> Iterator[str]:

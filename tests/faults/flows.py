@@ -108,6 +108,10 @@ def _start(execution: str, title: str) -> str:
     return value
 
 
+def _is_open(gate: str) -> bool:
+    return os.path.exists(gate)
+
+
 def _blocking(spec: dict[str, Any], attempt: int) -> None:
     """Do what needs no event loop."""
     match spec["do"]:
@@ -117,7 +121,7 @@ def _blocking(spec: dict[str, Any], attempt: int) -> None:
             if attempt <= spec["times"]:
                 raise Refused(f"attempt {attempt}")
         case "refuse":
-            if not Path(spec["gate"]).exists():
+            if not _is_open(spec["gate"]):
                 raise Refused("the gate is closed")
         case "die":
             os._exit(1)
@@ -143,7 +147,7 @@ async def act(execution: str, title: str, spec: dict[str, Any], attempt: int) ->
     value = _start(execution, title)
     match spec["do"]:
         case "hold":
-            while not Path(spec["gate"]).exists():
+            while not _is_open(spec["gate"]):  # noqa: ASYNC110 - it is opened from outside
                 await asyncio.sleep(0.01)
         case "sleep":
             await asyncio.sleep(spec["seconds"])
@@ -157,7 +161,7 @@ def act_plainly(execution: str, title: str, spec: dict[str, Any], attempt: int) 
     value = _start(execution, title)
     match spec["do"]:
         case "hold":
-            while not Path(spec["gate"]).exists():
+            while not _is_open(spec["gate"]):
                 time.sleep(0.01)
         case "sleep":
             time.sleep(spec["seconds"])
@@ -215,6 +219,21 @@ async def play_followed(event: Event[dict[str, Any]], step: Step) -> list[str]:
 async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Run the steps within 15 seconds of the first attempt, or fail for good."""
     return await _play(event, step)
+
+
+COUNTED: list[str] = []
+"""What `count` did in this process."""
+
+
+@function(id="count", retries=0)
+async def count(event: Event[dict[str, str]], step: Step) -> str:
+    """Count a key, in this process alone."""
+
+    async def add() -> str:
+        COUNTED.append(event.data["key"])
+        return event.data["key"]
+
+    return await step.run("add", add)
 
 
 FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 from tests.faults.arena import LEASE, Arena
 from tests.faults.checker import checked
+from worchflow_core import Status
+from worchflow_core.heart import EXIT_STALLED
 
-ACT = {"do": "act"}
+ACT: dict[str, object] = {"do": "act"}
 
 
 @checked
@@ -53,3 +56,83 @@ async def test_zombie(arena: Arena) -> None:
     (now,) = await arena.store.get([execution_id])
     assert now == ended
     assert arena.runs(execution_id)["3-act"] == 1
+
+
+@checked
+async def test_killed_beside_a_neighbour(arena: Arena) -> None:
+    """On one machine nobody waits for the lease of a process that is gone."""
+    patient = {"lease": "60s", "heartbeat": "10s", "sweep_interval": "0.2s"}
+    doomed = arena.start_here("doomed", **patient)
+    await arena.ready(doomed)
+    execution_id = await arena.send(ACT, arena.gate(), ACT)
+    await arena.running(execution_id, "2-hold")
+    await arena.ready(arena.start_here("heir", **patient))
+    doomed.kill()
+    arena.open_gate()
+    await arena.ended_one(execution_id, within=15)
+    assert arena.runs(execution_id) == {"1-act": 1, "2-hold": 2, "3-act": 1}
+
+
+@checked
+async def test_poison_pill(arena: Arena) -> None:
+    """What kills its worker five times fails, and other work goes on all along."""
+    poison = await arena.send({"do": "die"}, function="play-followed", expect=Status.FAILED)
+    arena.expected[f"{poison}:on_failure:5"] = Status.COMPLETED
+    others = []
+    for number in range(6):  # as a supervisor does
+        worker = arena.start_here(f"worker-{number}")
+        others.append(await arena.send(ACT, ACT))
+        if number < 5:
+            assert await worker.exit_code() == 1
+    execution = await arena.ended_one(poison)
+    assert execution.error is not None
+    assert execution.error.reason == "worker_lost"
+    assert (execution.crashes, execution.failed_attempts) == (5, 0)
+    assert arena.runs(poison) == {"1-die": 5}
+    await arena.ended(*others)
+
+
+@checked
+async def test_blocked_event_loop(arena: Arena) -> None:
+    """Code that blocks the loop for longer than a lease keeps it, is warned of, and runs once."""
+    worker = arena.start("worker")
+    before = await arena.ready(worker)
+    await arena.ready(arena.start("other", concurrency=1))
+    execution_id = await arena.send({"do": "block", "seconds": 1.5 * LEASE}, ACT)
+    execution = await arena.ended_one(execution_id)
+    assert arena.runs(execution_id) == {"1-block": 1, "2-act": 1}
+    assert (execution.fence, execution.crashes) == (1, 0)
+    assert before.id in {item.id for item in await arena.store.workers()}
+    logs = arena.logs()
+    assert "the event loop has not turned" in logs
+    assert "_blocking (" in logs  # it names what blocks
+
+
+@checked
+async def test_hung_event_loop(arena: Arena) -> None:
+    """A loop that does not turn for two leases ends its process; the work is done elsewhere."""
+    arena.is_excused = lambda line: "has not turned" in line
+    hung = arena.start("hung")
+    await arena.ready(hung)
+    execution_id = await arena.send({"do": "spin"}, expect=Status.FAILED)
+    assert await hung.exit_code() == EXIT_STALLED
+    assert "_blocking" in hung.log()  # the stacks
+    for number in range(4):
+        assert await arena.start_here(f"next-{number}").exit_code() == EXIT_STALLED
+    arena.start_here("last")
+    execution = await arena.ended_one(execution_id)
+    assert execution.error is not None
+    assert execution.error.reason == "worker_lost"
+
+
+@checked
+async def test_out_of_memory(arena: Arena) -> None:
+    """A process that is ended for its memory is a crash like any other."""
+    execution_id = await arena.send({"do": "starve"}, expect=Status.FAILED)
+    for number in range(5):
+        worker = arena.start_limited(f"worker-{number}", memory=1_500_000_000)
+        assert await worker.exit_code() == -signal.SIGKILL
+    arena.start_here("last")
+    execution = await arena.ended_one(execution_id)
+    assert execution.error is not None
+    assert execution.error.reason == "worker_lost"

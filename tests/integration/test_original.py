@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,6 +121,19 @@ def scene(
 def play(mongodb_url: str, redis_url: str, unique_name: str) -> Callable[[Any], None]:
     """Return what runs a coroutine function on a place of its own."""
     return lambda test: scene(test, mongodb_url, redis_url, unique_name)
+
+
+@pytest.fixture
+def complaints(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """Return what is logged as an error, whoever has set up logging in this process before."""
+    logger = logging.getLogger("worchflow")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.ERROR, "worchflow"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -425,7 +438,7 @@ def test_a_worker_refuses_a_database_on_which_the_originals_worker_runs(play: An
 
 
 def test_a_worker_complains_of_the_originals_worker_that_comes_later(
-    play: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    play: Any, complaints: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worchflow_plugins.mongo.strangers._LOOK_EVERY", 0.0)
 
@@ -433,12 +446,11 @@ def test_a_worker_complains_of_the_originals_worker_that_comes_later(
         async with place.working():
             sent = await place.original.send("nobody-has-this", 1)
             await place.original.start_working_on(sent)
-            await until(lambda: "the original TypeScript system" in caplog.text)
+            await until(lambda: "the original TypeScript system" in complaints.text)
             await place.ends(await place.original.send("work", 1))
-        assert caplog.text.count("the original TypeScript system") == 1
+        assert complaints.text.count("the original TypeScript system") == 1
 
-    with caplog.at_level(logging.ERROR, "worchflow"):
-        play(test)
+    play(test)
 
 
 def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> None:
@@ -459,15 +471,14 @@ def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> No
 
 
 def test_a_worker_complains_of_the_originals_scheduler_that_comes_later(
-    play: Any, caplog: pytest.LogCaptureFixture
+    play: Any, complaints: pytest.LogCaptureFixture
 ) -> None:
     async def test(place: Place) -> None:
         async with place.working():
             await place.ends(await place.original.send("work", 1))
             await place.original.lead()
-            await until(lambda: "scheduler of the original" in caplog.text)
+            await until(lambda: "scheduler of the original" in complaints.text)
             await place.ends(await place.original.send("work", 2))
-        assert caplog.text.count("scheduler of the original") == 1
+        assert complaints.text.count("scheduler of the original") == 1
 
-    with caplog.at_level(logging.ERROR, "worchflow"):
-        play(test)
+    play(test)

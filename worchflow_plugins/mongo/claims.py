@@ -14,7 +14,7 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 
 from worchflow_core import CLAIMABLE, Execution, Status, to_millis
-from worchflow_plugins.mongo.connection import Connection
+from worchflow_plugins.mongo.connection import Connection, lasting
 from worchflow_plugins.mongo.documents import Document, execution_of
 from worchflow_plugins.mongo.faults import is_lost_answer
 from worchflow_plugins.mongo.indexes import DUE, ENDED, FOREIGN, ID
@@ -99,12 +99,14 @@ class Claims:
         }
         try:
             if len(ids) == 1:
-                one = await self._executions.find_one_and_update(
-                    wanted, update, hint=_BY_ID, return_document=ReturnDocument.AFTER
+                one = await lasting(
+                    self._executions.find_one_and_update(
+                        wanted, update, hint=_BY_ID, return_document=ReturnDocument.AFTER
+                    )
                 )
                 return [] if one is None else [one]
             # Without the hint the planner may walk a whole backlog on (status, createdAt).
-            result = await self._executions.update_many(wanted, update, hint=_BY_ID)
+            result = await lasting(self._executions.update_many(wanted, update, hint=_BY_ID))
             return await self._read(ids, token) if result.modified_count else []
         except BaseException as error:
             # Also when cancelled: what was claimed must come back to somebody.
@@ -121,7 +123,7 @@ class Claims:
     async def _read(self, ids: Collection[str], token: ObjectId) -> list[Document]:
         wanted = {"id": {"$in": list(ids)}, "claimToken": token}
         cursor = self._executions.find(wanted, hint=_BY_ID, batch_size=len(ids) + 1)
-        return await cursor.to_list()
+        return await lasting(cursor.to_list())
 
     async def _recover(self, owner: str, limit: int) -> list[Document]:
         """Return claims of this owner that were made without our knowing."""
@@ -202,7 +204,7 @@ class Claims:
         )
         if key == DUE.key:
             cursor = cursor.sort(list(DUE.key[1:]))
-        return await cursor.to_list()
+        return await lasting(cursor.to_list())
 
 
 def _claimable(names: list[str], millis: int) -> Document:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from pymongo import AsyncMongoClient, MongoClient, ReadPreference, WriteConcern, errors
 from pymongo.asynchronous.collection import AsyncCollection
@@ -14,6 +16,7 @@ from worchflow_core import SettingsError, mask_url
 from worchflow_plugins.mongo.address import DEFAULT_DATABASE, Address, read_url
 from worchflow_plugins.mongo.faults import Guard
 
+T = TypeVar("T")
 Document = dict[str, Any]
 Source = str | AsyncMongoClient[Any] | AsyncDatabase[Any]
 _DURABLE = WriteConcern(w="majority", j=True)
@@ -128,6 +131,16 @@ class Connection:
         left_out = ("document_class", "tz_aware", "type_registry", "event_listeners")
         options = {name: value for name, value in made_from.items() if name not in left_out}
         return MongoClient(**{**options, "maxPoolSize": 2})
+
+
+async def lasting(call: Coroutine[Any, Any, T]) -> T:
+    """Await a call of the driver in a task of its own, where no cancellation reaches it.
+
+    A caller that is cancelled leaves at once while the call goes on. The driver would close its
+    connection, and before Python 3.12 it sometimes loses the cancellation: a loop that was told
+    to end would then go round for ever.
+    """
+    return await asyncio.shield(asyncio.ensure_future(call))
 
 
 def _database_name(source: Any) -> str:

@@ -10,7 +10,7 @@ from pymongo import ASCENDING, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
 from worchflow_core import Record
-from worchflow_plugins.mongo.connection import Connection
+from worchflow_plugins.mongo.connection import Connection, lasting
 from worchflow_plugins.mongo.documents import Document
 from worchflow_plugins.mongo.inserts import insert
 
@@ -29,25 +29,32 @@ class MongoRecords:
         """Insert records whose (kind, key) is new; return the keys that were."""
         if not records:
             return []
+        with self._connection.guard:
+            return await lasting(self._insert(records))
+
+    async def _insert(self, records: Sequence[Record]) -> Collection[str]:
         token = ObjectId()
         documents = [
             {**_id(item.kind, item.key), "body": item.body, "version": item.version, "token": token}
             for item in records
         ]
-        with self._connection.guard:
-            inserted = await insert(self._records, documents)
-            present = inserted.present
-            if present and inserted.is_repeat:
-                ids = [documents[position]["_id"] for position in present]
-                ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"_id": 1})
-                mine = {_pair(item) async for item in ours}
-                present = frozenset(item for item in present if _pair(documents[item]) not in mine)
+        inserted = await insert(self._records, documents)
+        present = inserted.present
+        if present and inserted.is_repeat:
+            ids = [documents[position]["_id"] for position in present]
+            ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"_id": 1})
+            mine = {_pair(item) async for item in ours}
+            present = frozenset(item for item in present if _pair(documents[item]) not in mine)
         return [item.key for position, item in enumerate(records) if position not in present]
 
     async def replace(self, records: Sequence[Record]) -> Collection[str]:
         """Replace each record whose stored version is `version - 1`; return the keys refused."""
         if not records:
             return []
+        with self._connection.guard:
+            return await lasting(self._replace(records))
+
+    async def _replace(self, records: Sequence[Record]) -> Collection[str]:
         token = ObjectId()
         writes = [
             UpdateOne(
@@ -56,13 +63,12 @@ class MongoRecords:
             )
             for item in records
         ]
-        with self._connection.guard:
-            result = await self._records.bulk_write(writes, ordered=False)
-            if result.matched_count == len(records):
-                return []
-            ids = [_id(item.kind, item.key)["_id"] for item in records]
-            ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"version": 1})
-            taken = {(*_pair(item), item["version"]) async for item in ours}
+        result = await self._records.bulk_write(writes, ordered=False)
+        if result.matched_count == len(records):
+            return []
+        ids = [_id(item.kind, item.key)["_id"] for item in records]
+        ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"version": 1})
+        taken = {(*_pair(item), item["version"]) async for item in ours}
         return [item.key for item in records if (item.kind, item.key, item.version) not in taken]
 
     async def delete(self, kind: str, keys: Collection[str]) -> None:
@@ -70,7 +76,7 @@ class MongoRecords:
         if keys:
             ids = [_id(kind, key)["_id"] for key in keys]
             with self._connection.guard:
-                await self._records.delete_many({"_id": {"$in": ids}})
+                await lasting(self._records.delete_many({"_id": {"$in": ids}}))
 
     async def scan(
         self, kind: str, *, after: str = "", until: str | None = None, limit: int = 100
@@ -80,11 +86,21 @@ class MongoRecords:
         wanted = {"_id": {"$gt": _id(kind, after)["_id"], "$lt": end}}
         cursor = self._records.find(wanted, batch_size=limit + 1)
         with self._connection.guard:
-            found = await cursor.sort("_id", ASCENDING).limit(limit).to_list()
+            found = await lasting(cursor.sort("_id", ASCENDING).limit(limit).to_list())
         return [
             Record(kind=kind, key=item["_id"]["key"], body=item["body"], version=item["version"])
             for item in found
         ]
+
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records, each found by one step of the index."""
+        found: list[str] = []
+        wanted: Document = {}
+        with self._connection.guard:
+            while item := await self._records.find_one(wanted, {"_id": 1}, sort=[("_id", 1)]):
+                found.append(item["_id"]["kind"])
+                wanted = {"_id": {"$gt": _id(found[-1], MaxKey())["_id"]}}
+        return found
 
 
 def _id(kind: str, key: Any) -> Document:

@@ -26,7 +26,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.mongo.checks import examine
 from worchflow_plugins.mongo.claims import Claims
-from worchflow_plugins.mongo.connection import Connection, Source
+from worchflow_plugins.mongo.connection import Connection, Source, lasting
 from worchflow_plugins.mongo.executions import Executions
 from worchflow_plugins.mongo.indexes import create_missing
 from worchflow_plugins.mongo.queries import Finder
@@ -106,7 +106,7 @@ class MongoStore:
         if not executions:
             return []
         with self._connection.guard:
-            return await self._executions.create(executions)
+            return await lasting(self._executions.create(executions))
 
     async def claim(
         self,
@@ -124,12 +124,12 @@ class MongoStore:
     async def record(self, steps: Sequence[StepRecord]) -> Sequence[StepRecord | None]:
         """Store steps write-once; answer for each with the record that now stands."""
         with self._connection.guard:
-            return await self._steps.record(steps)
+            return await lasting(self._steps.record(steps))
 
     async def update(self, changes: Sequence[Change]) -> Collection[str]:
         """Apply compare-and-sets; return the ids that were refused."""
         with self._connection.guard:
-            return await self._executions.update(changes)
+            return await lasting(self._executions.update(changes))
 
     def beat(self, worker: Worker, *, lease: timedelta) -> Beat:
         """Renew a worker's lease, on a blocking connection of its own."""
@@ -139,52 +139,52 @@ class MongoStore:
     async def workers(self) -> Sequence[Worker]:
         """Return all workers, dead ones included."""
         with self._connection.guard:
-            return await self._workers.all()
+            return await lasting(self._workers.all())
 
     async def bury(self, worker_ids: Collection[str], *, overdue: timedelta) -> Collection[str]:
         """Declare dead those whose lease ended `overdue` ago; return all that are dead."""
         if not worker_ids:
             return []
         with self._connection.guard:
-            return await self._workers.bury(worker_ids, overdue=overdue)
+            return await lasting(self._workers.bury(worker_ids, overdue=overdue))
 
     async def drain(self, worker_ids: Collection[str], *, now: datetime) -> None:
         """Ask workers to stop taking work."""
         with self._connection.guard:
-            await self._workers.drain(worker_ids, now=now)
+            await lasting(self._workers.drain(worker_ids, now=now))
 
     async def get(self, ids: Collection[str]) -> Sequence[Execution]:
         """Return the executions that exist among these ids."""
         if not ids:
             return []
         with self._connection.guard:
-            return await self._executions.get(ids)
+            return await lasting(self._executions.get(ids))
 
     async def steps(self, execution_ids: Collection[str]) -> Mapping[str, Sequence[StepRecord]]:
         """Return the steps by execution id, in order of `seq`, then `started_at`."""
         if not execution_ids:
             return {}
         with self._connection.guard:
-            return await self._steps.of(execution_ids)
+            return await lasting(self._steps.of(execution_ids))
 
     async def find(self, query: Query) -> Page:
         """Answer a query."""
         with self._connection.guard:
-            return await self._finder.find(query)
+            return await lasting(self._finder.find(query))
 
     async def stats(self) -> Mapping[Status, int]:
         """Count executions by status."""
         with self._connection.guard:
-            return await self._sums.stats()
+            return await lasting(self._sums.stats())
 
     async def tally(self, where: Sequence[Condition], *, bucket: timedelta) -> Sequence[Tally]:
         """Count ended executions by function, status and bucket of time."""
         with self._connection.guard:
-            return await self._sums.tally(where, bucket=bucket)
+            return await lasting(self._sums.tally(where, bucket=bucket))
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions, their steps first; return the ids that are gone."""
         if not ids:
             return []
         with self._connection.guard:
-            return await self._executions.delete(ids)
+            return await lasting(self._executions.delete(ids))
