@@ -335,6 +335,22 @@ def test_the_originals_retry_of_a_failed_execution_runs_it_anew(
     play(test)
 
 
+def test_the_originals_retry_reopens_even_a_completed_execution(play: Any) -> None:
+    async def test(place: Place) -> None:
+        async with place.working():
+            sent = await place.original.send("three-steps", {"amount": 1})
+            first = await place.ends(sent)
+            await place.original.retry(sent)
+            find = place.original.database.executions.find_one
+            await until(lambda: find({"id": sent, "status": "completed", "fence": 2}), limit=30)
+        document, steps, _ = await place.original.details(sent)
+        assert document["result"] == first["result"]
+        assert len(steps) == 3
+        assert set(place.ran.values()) == {1}  # its steps stand, only the body ran again
+
+    play(test)
+
+
 def test_an_execution_that_was_reopened_is_no_longer_marked_as_ended(play: Any) -> None:
     async def test(place: Place) -> None:
         place.failures_left = 3
