@@ -86,11 +86,15 @@ LAYERS = (
     ),
     (
         "handlers",
+        "sending",
         "stepbook",
     ),
     (
-        "client",
+        "changing",
         "control",
+    ),
+    (
+        "client",
     ),
     (
         "heart",

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from worchflow_core.client import (
         ExecutionHandle as ExecutionHandle,
     )
-    from worchflow_core.client import (
-        Send as Send,
-    )
     from worchflow_core.clock import (
         Clock as Clock,
     )
@@ -280,6 +277,9 @@ if TYPE_CHECKING:
     from worchflow_core.schedules import (
         Schedule as Schedule,
     )
+    from worchflow_core.sending import (
+        Send as Send,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -360,7 +360,7 @@ _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
     "catalog": ("FunctionInfo",),
-    "client": ("Client", "ExecutionHandle", "Send"),
+    "client": ("Client", "ExecutionHandle"),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
@@ -422,6 +422,7 @@ _HOMES = {
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
+    "sending": ("Send",),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (

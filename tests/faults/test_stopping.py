@@ -92,7 +92,7 @@ async def test_work_that_comes_while_a_worker_stops(arena: Arena) -> None:
     async with Worchflow(settings, functions=[count], env_file=None) as app:
         for number in range(loops):
             run = asyncio.create_task(app.worker.run())
-            while not app.worker.health.is_ready:
+            while not app.worker.health.is_ready:  # noqa: ASYNC110 - it has no event to wait on
                 await asyncio.sleep(0)
             sends = [
                 asyncio.create_task(app.client.send("count", {"key": f"{number}-{position}"}))
