@@ -16,7 +16,7 @@ import pytest
 
 from tests.core.support import run, until
 from tests.integration.originals import NOTHING, Original, original_on
-from worchflow_core import Event, Step, StoreUnusable, Worchflow, WorchflowError, function
+from worchflow_core import ConfigurationError, Event, Step, StoreUnusable, Worchflow, function
 
 pytestmark = pytest.mark.servers
 
@@ -474,7 +474,7 @@ def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> No
         await place.original.lead()
         sent = await place.original.send("work", 1)
         async with place.application() as app:
-            with pytest.raises(WorchflowError, match=r"(?s):scheduler:leader.*fire twice"):
+            with pytest.raises(ConfigurationError, match=r"(?s):scheduler:leader.*fire twice"):
                 await app.worker.run()
             problems = [item for item in await app.client.check() if item.level == "problem"]
             assert {item.subject for item in problems} == {"other systems"}
