@@ -76,6 +76,10 @@ class Queue(Backend, Protocol):
 
         Returning nothing is always allowed: the worker then claims straight from the store. Ids
         of other functions may be returned; the worker pushes them back as misrouted.
+
+        Raises:
+            ConfigurationError: no worker may use this queue as it is, which ends the worker; all
+            other errors only make it ask the store instead.
         """
 
     async def mirror(self, executions: Sequence[Execution]) -> None:

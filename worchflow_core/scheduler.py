@@ -300,8 +300,10 @@ class Scheduler:
                 return
             except (StoreUnavailable, ConnectionError) as error:
                 logger.debug("cannot write the schedules to the store yet: %s", error)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(wait * 2, 2.0)
+            except Exception:
+                logger.exception("registering the schedules failed; it is tried again")
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, 2.0)
 
     def _is_skewed(self) -> bool:
         offset = self._journal.clock.offset

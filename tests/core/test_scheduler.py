@@ -30,6 +30,7 @@ from worchflow_core import (
 )
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import EXIT_CRASHED
+from worchflow_core.doctor import diagnose
 from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.scheduler import Scheduler, decide
@@ -660,6 +661,25 @@ def test_a_schedule_that_cannot_be_read_stops_no_other(
             assert [item.function for item in page.items] == ["plain"]
             assert caplog.text.count("the schedule of 'strange' cannot be read") == 1
             assert await Timetable(records).get("strange") is None
+
+    run(main())
+
+
+def test_doctor_says_who_fires_the_schedules() -> None:
+    async def main() -> None:
+        async with opened(f"memory://{uuid.uuid4().hex}", scheduled(every="1h")) as app:
+            assert await told(app) == []
+            one = scheduler_of(app, Clock(), name="host-1:4101")
+            await one.register()
+            assert await told(app) == [("warning", "1 active, and nobody fires them; start")]
+            await one.leadership.hold()
+            assert await told(app) == [("ok", "1 active, fired by host-1:4101")]
+            await app.client.pause_schedule("report")
+            assert await told(app) == []
+
+    async def told(app: Worchflow) -> list[tuple[str, str]]:
+        found = [item for item in await diagnose(app) if item.subject == "schedules"]
+        return [(item.level, item.text.partition(" a worker")[0]) for item in found]
 
     run(main())
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.core.support import run, until
 from tests.integration.originals import NOTHING, Original, original_on
-from worchflow_core import Event, Step, StoreUnusable, Worchflow, WorchflowError, function
+from worchflow_core import ConfigurationError, Event, Step, StoreUnusable, Worchflow, function
 
 pytestmark = pytest.mark.servers
 
@@ -335,6 +335,22 @@ def test_the_originals_retry_of_a_failed_execution_runs_it_anew(
     play(test)
 
 
+def test_the_originals_retry_reopens_even_a_completed_execution(play: Any) -> None:
+    async def test(place: Place) -> None:
+        async with place.working():
+            sent = await place.original.send("three-steps", {"amount": 1})
+            first = await place.ends(sent)
+            await place.original.retry(sent)
+            find = place.original.database.executions.find_one
+            await until(lambda: find({"id": sent, "status": "completed", "fence": 2}), limit=30)
+        document, steps, _ = await place.original.details(sent)
+        assert document["result"] == first["result"]
+        assert len(steps) == 3
+        assert set(place.ran.values()) == {1}  # its steps stand, only the body ran again
+
+    play(test)
+
+
 def test_an_execution_that_was_reopened_is_no_longer_marked_as_ended(play: Any) -> None:
     async def test(place: Place) -> None:
         place.failures_left = 3
@@ -458,7 +474,7 @@ def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> No
         await place.original.lead()
         sent = await place.original.send("work", 1)
         async with place.application() as app:
-            with pytest.raises(WorchflowError, match=r"(?s):scheduler:leader.*fire twice"):
+            with pytest.raises(ConfigurationError, match=r"(?s):scheduler:leader.*fire twice"):
                 await app.worker.run()
             problems = [item for item in await app.client.check() if item.level == "problem"]
             assert {item.subject for item in problems} == {"other systems"}
