@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help demo test check crash-matrix screenshots build up down clean
+.PHONY: help demo test check crash-matrix dashboard screenshots build up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,6 +23,9 @@ check: $(VENV)/.installed-for-tests ## lint, formatting and types
 
 crash-matrix: $(VENV)/.installed-for-tests ## let a process die in every gap between two writes, on each backend
 	$(RUN) -m tests.faults.crash_matrix
+
+dashboard: $(VENV)/.installed-for-dashboard ## serve the dashboard on http://127.0.0.1:8765
+	$(VENV)/bin/worchflow dashboard
 
 screenshots: $(VENV)/.installed-for-tests ## pictures of the dashboard into docs/images (needs chromium)
 	$(RUN) -m tests.plugins.dashboard.screenshots
@@ -49,6 +52,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml sample_plugin/pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e . -e ./sample_plugin
 	@touch $@
+
+$(VENV)/.installed-for-dashboard: $(VENV)/bin/python pyproject.toml sample_plugin/pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dashboard]' -e ./sample_plugin
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-for-tests: $(VENV)/bin/python pyproject.toml sample_plugin/pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[test]' -e ./sample_plugin

@@ -160,11 +160,13 @@ async def _tabs(
     client: httpx.AsyncClient, store: Store, pid: int, options: argparse.Namespace
 ) -> None:
     statuses: list[int] = []
+    # Ended by a flag: a driver in the midst of a write need not heed being cancelled.
+    is_over = False
 
     async def tab(number: int) -> None:
         await asyncio.sleep(number / options.tabs * 2)
         mark = ""
-        while True:
+        while not is_over:
             answer = await client.get("/", headers={"if-none-match": mark} if mark else {})
             statuses.append(answer.status_code)
             mark = answer.headers["etag"]
@@ -172,7 +174,7 @@ async def _tabs(
 
     async def sender() -> None:
         number = 0
-        while options.rate:
+        while options.rate and not is_over:
             number += 1
             now = datetime.now(UTC)
             sent = Execution(
@@ -187,9 +189,8 @@ async def _tabs(
     before, began = _processor_seconds(pid), time.perf_counter()
     await asyncio.sleep(options.seconds)
     share = (_processor_seconds(pid) - before) / (time.perf_counter() - began)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    is_over = True
+    await asyncio.gather(*tasks)
     unchanged = statuses.count(304)
     print(
         f"{options.tabs} open tabs    {share * 100:.1f} % of a core at {options.rate:g} new "

@@ -56,15 +56,23 @@ LAYERS = (
         "validation",
     ),
     (
+        "annotations",
+        "schedules",
+    ),
+    (
         "asides",
         "backends",
         "functions",
         "identities",
+        "leadership",
+        "proof",
         "results",
     ),
     (
         "catalog",
         "hookspecs",
+        "timetable",
+        "migration",
     ),
     (
         "plugins",
@@ -78,14 +86,19 @@ LAYERS = (
     ),
     (
         "handlers",
+        "sending",
         "stepbook",
     ),
     (
-        "client",
+        "changing",
         "control",
     ),
     (
+        "client",
+    ),
+    (
         "heart",
+        "scheduler",
         "steps",
         "sweeper",
     ),

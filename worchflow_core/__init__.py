@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from worchflow_core.client import (
         ExecutionHandle as ExecutionHandle,
     )
-    from worchflow_core.client import (
-        Send as Send,
-    )
     from worchflow_core.clock import (
         Clock as Clock,
     )
@@ -141,6 +138,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.hookspecs import (
         hookimpl as hookimpl,
+    )
+    from worchflow_core.leadership import (
+        Leader as Leader,
     )
     from worchflow_core.models import (
         CLAIMABLE as CLAIMABLE,
@@ -268,6 +268,18 @@ if TYPE_CHECKING:
     from worchflow_core.rules import (
         urgency as urgency,
     )
+    from worchflow_core.schedules import (
+        CatchUp as CatchUp,
+    )
+    from worchflow_core.schedules import (
+        Overlap as Overlap,
+    )
+    from worchflow_core.schedules import (
+        Schedule as Schedule,
+    )
+    from worchflow_core.sending import (
+        Send as Send,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -288,6 +300,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.step import (
         Watch as Watch,
+    )
+    from worchflow_core.timetable import (
+        ScheduleInfo as ScheduleInfo,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -345,7 +360,7 @@ _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
     "catalog": ("FunctionInfo",),
-    "client": ("Client", "ExecutionHandle", "Send"),
+    "client": ("Client", "ExecutionHandle"),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
@@ -378,6 +393,7 @@ _HOMES = {
     "filters": ("Filter",),
     "functions": ("Function", "Resource", "function"),
     "hookspecs": ("hookimpl",),
+    "leadership": ("Leader",),
     "models": (
         "CLAIMABLE",
         "FINAL",
@@ -405,6 +421,8 @@ _HOMES = {
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
+    "schedules": ("CatchUp", "Overlap", "Schedule"),
+    "sending": ("Send",),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
@@ -418,6 +436,7 @@ _HOMES = {
         "standing",
         "urgency",
     ),
+    "timetable": ("ScheduleInfo",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

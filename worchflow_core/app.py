@@ -19,6 +19,7 @@ from worchflow_core.journal import Journal
 from worchflow_core.plugins import Plugins
 from worchflow_core.polling import PollingQueue
 from worchflow_core.protocols import Queue, StepCache, Store
+from worchflow_core.scheduler import Scheduler
 from worchflow_core.settings import Settings, load_settings
 from worchflow_core.worker import WorkerRunner
 
@@ -120,6 +121,12 @@ class Worchflow:
         if self._worker is None:
             self._worker = WorkerRunner(journal, self.registry, self.plugins, self.settings)
         return self._worker
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """A scheduler without a worker: `await app.scheduler.run()` until cancelled."""
+        journal = self._opened(self._journal)
+        return Scheduler(journal, self.registry, self.plugins, self.settings)
 
     def _build(self) -> tuple[Store, Queue, StepCache | None]:
         store, queue, cache = self._given

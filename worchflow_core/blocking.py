@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from worchflow_core.app import Worchflow
-from worchflow_core.client import Client, ExecutionHandle, Send
+from worchflow_core.client import Client, ExecutionHandle
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
 from worchflow_core.models import Execution, StepRecord
+from worchflow_core.sending import Send
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -155,6 +156,7 @@ class BlockingClient:
     tally = _blocking(Client.tally)
     workers = _blocking(Client.workers)
     functions = _blocking(Client.functions)
+    schedules = _blocking(Client.schedules)
     wait = _blocking(Client.wait)
     result = _blocking(Client.result)
     cancel = _blocking(Client.cancel)
@@ -166,6 +168,13 @@ class BlockingClient:
     drain = _blocking(Client.drain)
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)
+    scheduler = _blocking(Client.scheduler)
+    pause_schedule = _blocking(Client.pause_schedule)
+    resume_schedule = _blocking(Client.resume_schedule)
+
+    def run_schedule_now(self, function_id: str) -> BlockingHandle[Any]:
+        """Create an execution as the schedule would; see `Client.run_schedule_now`."""
+        return BlockingHandle(self, self.wait_for(self.client.run_schedule_now(function_id)))
 
     def _stop(self) -> None:
         if self._loop is not None and self._thread is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worchflow_core import schemas
+from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
 from worchflow_core.functions import Function
 from worchflow_core.models import Record
@@ -24,7 +25,8 @@ class FunctionInfo:
         id: its id.
         description: the first paragraph of its docstring.
         schema: the JSON schema of its event data; None where none is declared.
-        cron, zone: its schedule.
+        cron, zone: its schedule, where that is a cron expression.
+        every: its schedule, where that is an interval: "15m".
         retries: failed attempts it survives.
         timeout: text such as "10m".
         distribution, version: the package it came with.
@@ -37,6 +39,7 @@ class FunctionInfo:
     schema: dict[str, Any] | None = None
     cron: str | None = None
     zone: str | None = None
+    every: str | None = None
     retries: int = 0
     timeout: str | None = None
     distribution: str | None = None
@@ -55,12 +58,14 @@ class FunctionInfo:
 
 def describe(function: Function[Any, Any]) -> FunctionInfo:
     """Return what is to be known of a function."""
+    rule = function.schedule.rule if function.schedule else None
     return FunctionInfo(
         id=function.id,
         description=function.description,
         schema=function.data_codec.json_schema(),
         cron=function.cron.text if function.cron else None,
         zone=function.cron.zone if function.cron else None,
+        every=rule.text if isinstance(rule, Every) else None,
         retries=function.retry.retries,
         timeout=format_duration(function.timeout) if function.timeout else None,
         distribution=function.distribution,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from worchflow_core.errors import StoreUnavailable
+from worchflow_core.errors import ConfigurationError, StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
@@ -198,7 +198,9 @@ class Claimer:
         try:
             pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
             return await self._until_over(pop) or ()
-        except Exception as error:  # whatever is wrong with a queue, the store can be asked
+        except ConfigurationError:  # it must not be used as it is: the message says why
+            raise
+        except Exception as error:  # whatever else is wrong with a queue, the store can be asked
             logger.debug("the queue does not answer, the store is asked: %r", error)
             if not isinstance(error, ConnectionError) and not self._has_warned:
                 self._has_warned = True

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast, overload
 from uuid import uuid4
 
-from worchflow_core import catalog, transitions
-from worchflow_core.clock import from_millis, to_millis
-from worchflow_core.codec import UNTYPED, Codec, hash_input
+from worchflow_core import catalog
+from worchflow_core.changing import Changer
+from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
     ExecutionCancelled,
@@ -27,11 +27,10 @@ from worchflow_core.errors import (
 )
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
-from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
+from worchflow_core.leadership import Leader, read_leader
 from worchflow_core.mailbox import Mailbox, StoredEvent
 from worchflow_core.models import (
-    Change,
     Created,
     Execution,
     Finding,
@@ -42,27 +41,16 @@ from worchflow_core.models import (
 )
 from worchflow_core.query import Page
 from worchflow_core.results import Results
+from worchflow_core.schedules import id_prefix
+from worchflow_core.sending import Send, prepare
 from worchflow_core.settings import Settings
-from worchflow_core.validation import check_execution_id, check_function_id, check_tags
+from worchflow_core.timetable import ScheduleInfo, Timetable
+from worchflow_core.validation import check_execution_id, check_function_id
 
 logger = logging.getLogger("worchflow")
 
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """One event for `send_many`; the fields are the arguments of `Client.send`."""
-
-    function: Function[Any, Any] | str
-    data: Any = None
-    id: str | None = None
-    delay: Duration | None = None
-    at: datetime | None = None
-    tags: Iterable[str] = ()
-    priority: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ExecutionHandle(Generic[ResultT]):
@@ -114,7 +102,9 @@ class Client:
         self._store = journal.store
         self._registry = registry
         self._settings = settings
+        self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
+        self._changer = Changer(journal, registry)
         journal.on_settled.append(self._results.settled)
 
     # --- sending --------------------------------------------------------------------------------
@@ -199,7 +189,16 @@ class Client:
             or an outage some of the others may have been stored; sending all again is safe where
             each has an `id`.
         """
-        prepared = [self._prepare(event) for event in events]
+        prepared = [
+            prepare(
+                event,
+                self._registry,
+                now=self._journal.clock.now(),
+                has_hint=self._journal.queue.keeps_hints,
+                max_payload=self._settings.max_payload,
+            )
+            for event in events
+        ]
         handles: list[ExecutionHandle[Any]] = []
         for start in range(0, len(prepared), 1000):
             part = prepared[start : start + 1000]
@@ -304,6 +303,14 @@ class Client:
         known.update((info.id, info) for info in await catalog.read(self._store.records))
         return [known[name] for name in sorted(known)]
 
+    async def schedules(self) -> Sequence[ScheduleInfo]:
+        """Return the schedules that schedulers have registered with this store, by function."""
+        return await self._timetable.read()
+
+    async def scheduler(self) -> Leader | None:
+        """Return which scheduler fires the ticks, or did last; None where none ever did."""
+        return await read_leader(self._store.records)
+
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return what the queue shows outside readers of an execution; {} where it shows nothing.
 
@@ -376,7 +383,7 @@ class Client:
             NotFound: there is none with this id.
             NotAllowed: it has ended already.
         """
-        return await self._change_one(execution_id, self._cancelled)
+        return await self._changer.one(execution_id, self._changer.cancelled)
 
     async def retry(self, execution_id: str) -> Execution:
         """Queue a failed or cancelled execution again; its recorded steps are kept.
@@ -385,7 +392,7 @@ class Client:
             NotFound: there is none with this id.
             NotAllowed: it is running or waiting, or has completed.
         """
-        return await self._change_one(execution_id, self._reopened)
+        return await self._changer.one(execution_id, self._changer.reopened)
 
     async def delete(self, execution_id: str) -> None:
         """Delete an ended execution and its steps.
@@ -400,70 +407,67 @@ class Client:
 
     async def cancel_many(self, ids: Collection[str]) -> Mapping[str, Execution | WorchflowError]:
         """Cancel many; return for each the execution as it is now, or why it was not."""
-        return await self._change(ids, self._cancelled)
+        return await self._changer.many(ids, self._changer.cancelled)
 
     async def retry_many(self, ids: Collection[str]) -> Mapping[str, Execution | WorchflowError]:
         """Retry many; return for each the execution as it is now, or why it was not."""
-        return await self._change(ids, self._reopened)
+        return await self._changer.many(ids, self._changer.reopened)
 
     async def delete_many(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:
         """Delete many; return the reason for each that was not."""
-        found = {item.id: item for item in await self._store.get(ids)} if ids else {}
-        ended = [key for key, item in found.items() if item.status.is_final]
-        gone = await self._journal.delete(ended) if ended else ()
-        errors: dict[str, WorchflowError] = {}
-        for key in ids:
-            if key not in found:
-                errors[key] = NotFound(f"no execution {key!r} in {self._store.describe()}")
-            elif key not in gone:
-                status = found[key].status
-                errors[key] = NotAllowed(f"execution {key} is {status}; cancel it first")
-        return errors
+        return await self._changer.delete(ids)
 
     async def drain(self, worker_ids: Collection[str]) -> None:
         """Ask workers to stop taking work and leave once they are empty."""
         await self._store.drain(worker_ids, now=self._journal.clock.now())
+
+    # --- schedules ------------------------------------------------------------------------------
+
+    async def pause_schedule(self, function_id: str) -> ScheduleInfo:
+        """Fire no tick of a function's schedule until it is resumed; raise `NotFound`."""
+        now = self._journal.clock.now()
+        return await self._change_schedule(
+            function_id,
+            lambda item: item if item.is_paused else replace(item, paused_at=now, waiting=None),
+        )
+
+    async def resume_schedule(self, function_id: str) -> ScheduleInfo:
+        """Fire the ticks of a paused schedule again, from now on; raise `NotFound`.
+
+        Ticks of the pause were not missed, and are not made up for.
+        """
+        now = self._journal.clock.now()
+        return await self._change_schedule(
+            function_id,
+            lambda item: (
+                replace(item, paused_at=None, last_tick=max(item.last_tick, now))
+                if item.is_paused
+                else item
+            ),
+        )
+
+    async def run_schedule_now(self, function_id: str) -> ExecutionHandle[Any]:
+        """Create an execution as the schedule would, at once, paused or not; raise `NotFound`.
+
+        It stands for no tick: `event.scheduled_for` is None, and the next tick stays as it is.
+        """
+        item = await self._change_schedule(function_id, lambda item: item)
+        execution = item.execution(
+            f"{id_prefix(function_id)}now-{uuid4().hex[:12]}",
+            now=self._journal.clock.now(),
+            has_hint=self._journal.queue.keeps_hints,
+            tick=None,
+        )
+        await self._create([execution])
+        function = self._registry.get(function_id)
+        codec = function.result_codec if function else None
+        return ExecutionHandle(self, execution.id, codec, is_new=True)
 
     async def close(self) -> None:
         """Stop waiting for results; the application closes the backends."""
         await self._results.close()
 
     # --- inside ---------------------------------------------------------------------------------
-
-    def _prepare(self, event: Send) -> tuple[Execution, Codec | None]:
-        function: Function[Any, Any] | None
-        if isinstance(event.function, Function):
-            function, name = event.function, event.function.id
-        else:
-            name = check_function_id(event.function)
-            function = self._registry.get(name)
-        codec = function.data_codec if function else Codec(UNTYPED, f"event data of {name}")
-        payload, _ = codec.encode(codec.coerce(event.data), limit=self._settings.max_payload)
-        now = self._journal.clock.now()
-        due = _due(event, now)
-        priority = event.priority if event.priority is not None else 0
-        if event.priority is None and function is not None:
-            priority = function.priority
-        if isinstance(priority, bool) or priority not in range(-100, 101):
-            raise InvalidInput(f"priority is {priority!r}; give a whole number, -100 to 100")
-        is_due = due <= now
-        keeps_hints = self._journal.queue.keeps_hints
-        execution = Execution(
-            id=str(uuid4()) if event.id is None else check_execution_id(event.id),
-            function=name,
-            data=payload,
-            created_at=now,
-            updated_at=now,
-            due_at=due,
-            hint_at=None if is_due or not keeps_hints else due,
-            hinted_at=now if is_due and keeps_hints else None,
-            retries=function.retry.retries if function else None,
-            input_hash=hash_input(name, payload),
-            priority=priority,
-            tags=check_tags([*(function.tags if function else ()), *_texts(event.tags)]),
-            headers=_headers(event.headers),
-        )
-        return execution, function.result_codec if function else None
 
     async def _create(self, executions: Sequence[Execution]) -> Sequence[Created]:
         seconds = self._settings.send_timeout.total_seconds()
@@ -480,54 +484,14 @@ class Client:
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), execution_id=known_id) from error
 
-    async def _change_one(
-        self, execution_id: str, decide: Callable[[Execution], Change | WorchflowError]
-    ) -> Execution:
-        answer = (await self._change([execution_id], decide))[execution_id]
-        if isinstance(answer, WorchflowError):
-            raise answer
-        return answer
-
-    async def _change(
-        self, ids: Collection[str], decide: Callable[[Execution], Change | WorchflowError]
-    ) -> dict[str, Execution | WorchflowError]:
-        """Read, decide, compare-and-set; what changed meanwhile is read and decided anew."""
-        answers: dict[str, Execution | WorchflowError] = {}
-        left = list(dict.fromkeys(ids))
-        while left:
-            found = await self._store.get(left)
-            pairs: list[tuple[Execution, Change]] = []
-            for execution in found:
-                change = decide(execution)
-                if isinstance(change, WorchflowError):
-                    answers[execution.id] = change
-                else:
-                    pairs.append((execution, change))
-            known = {execution.id for execution in found}
-            for item in left:
-                if item not in known:
-                    place = self._store.describe()
-                    answers[item] = NotFound(f"no execution {item!r} in {place}")
-            done = await self._journal.update(pairs)
-            answers.update({before.id: after for before, after in done})
-            ended = [after for _, after in done if after.handlers_due]
-            if ended:
-                await follow_up(ended, self._registry, self._journal)
-            left = [item for item in left if item not in answers]
-        return answers
-
-    def _cancelled(self, execution: Execution) -> Change | WorchflowError:
-        if execution.status.is_final:
-            return NotAllowed(f"execution {execution.id} is {execution.status} already")
-        return transitions.request_cancel(execution, now=self._journal.clock.now())
-
-    def _reopened(self, execution: Execution) -> Change | WorchflowError:
-        if execution.status not in (Status.FAILED, Status.CANCELLED):
-            return NotAllowed(
-                f"execution {execution.id} is {execution.status}; "
-                "only a failed or cancelled one can be retried"
-            )
-        return transitions.reopen(execution, now=self._journal.clock.now())
+    async def _change_schedule(
+        self, function_id: str, decide: Callable[[ScheduleInfo], ScheduleInfo]
+    ) -> ScheduleInfo:
+        item = await self._timetable.change(function_id, decide) if function_id else None
+        if item is None:
+            known = ", ".join(item.function for item in await self.schedules()) or "none"
+            raise NotFound(f"no schedule of a function {function_id!r}; there are: {known}")
+        return item
 
 
 def _result_of(execution: Execution, codec: Codec | None) -> Any:
@@ -536,39 +500,3 @@ def _result_of(execution: Execution, codec: Codec | None) -> Any:
     if execution.status is Status.CANCELLED:
         raise ExecutionCancelled(execution.id, execution.error, "was cancelled")
     raise ExecutionFailed(execution.id, execution.error)
-
-
-def _due(event: Send, now: datetime) -> datetime:
-    if event.delay is not None and event.at is not None:
-        raise InvalidInput("both delay and at are given; give one of them")
-    try:
-        if event.delay is not None:
-            return now + parse_duration(event.delay, name="delay")
-        if event.at is None:
-            return now
-        if not isinstance(event.at, datetime) or event.at.tzinfo is None:
-            raise ValueError(
-                f"at is {event.at!r}, which has no time zone; give an aware datetime, such as "
-                "datetime.now(UTC) + timedelta(hours=1)"
-            )
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(str(error)) from None
-    moment = from_millis(to_millis(event.at))
-    return moment if moment > now else now
-
-
-def _texts(tags: Iterable[str]) -> Iterable[str]:
-    if isinstance(tags, str):
-        raise InvalidInput(f"tags is the text {tags!r}; give a list of texts")
-    return tags
-
-
-def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    if not isinstance(headers, Mapping):
-        raise InvalidInput(f"headers is of type {type(headers).__name__}; give a mapping of texts")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str) or len(name) > 128:
-            raise InvalidInput(f"header {name!r} must be short text with a text value")
-    if sum(len(name) + len(value) for name, value in headers.items()) > 8192:
-        raise InvalidInput("headers take more than 8,192 characters; pass large facts as data")
-    return dict(headers)

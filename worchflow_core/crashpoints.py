@@ -24,6 +24,7 @@ POINTS = (
     "after_requeue",
     "after_hint_mark",
     "after_update",
+    "after_tick_send",
 )
 """Each is the gap between two writes of the protocol's crash table, named by what was just done.
 

@@ -189,6 +189,7 @@ async def diagnose(app: Worchflow) -> list[Finding]:
         findings += await _check("step cache", journal.cache)
     findings.append(_functions(app))
     findings += await _workers(journal.store)
+    findings += await _schedules(app)
     return findings
 
 
@@ -207,7 +208,7 @@ async def _check(subject: str, backend: Backend) -> list[Finding]:
 
 def _functions(app: Worchflow) -> Finding:
     packages = {item.distribution for item in app.registry if item.distribution}
-    scheduled = sum(1 for item in app.registry if item.cron)
+    scheduled = sum(1 for item in app.registry if item.schedule)
     origin = f"of {', '.join(sorted(packages))}" if packages else "of modules"
     text = f"{len(app.registry)} {origin}, {scheduled} with a schedule"
     if len(app.registry):
@@ -237,6 +238,19 @@ async def _workers(store: Store) -> list[Finding]:
         text = f"{no_worker(item.function)}; {item.count:,} of its executions wait"
         findings.append(Finding(level="problem", subject="workers", text=text))
     return findings
+
+
+async def _schedules(app: Worchflow) -> list[Finding]:
+    """Say who fires the schedules; no line where there are none."""
+    active = [item for item in await app.client.schedules() if not item.is_paused]
+    if not active:
+        return []
+    leader, now = await app.client.scheduler(), datetime.now(UTC)
+    if leader is not None and leader.until + _SLACK > now:
+        text = f"{len(active)} active, fired by {leader.name}"
+        return [Finding(level="ok", subject="schedules", text=text)]
+    text = f"{len(active)} active, and nobody fires them; start a worker or worchflow scheduler"
+    return [Finding(level="warning", subject="schedules", text=text)]
 
 
 def _shown(value: Any) -> str:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import re
 import typing
-from collections import abc
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
-from weakref import WeakKeyDictionary
 
+from worchflow_core.annotations import type_hints
 from worchflow_core.codec import UNTYPED, Codec
-from worchflow_core.cron import Cron, parse_cron
+from worchflow_core.cron import Cron
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
 from worchflow_core.events import Event
+from worchflow_core.models import Payload
 from worchflow_core.retries import RetryPolicy, make_retry_policy
+from worchflow_core.schedules import CatchUp, Overlap, Schedule, make_rule, parse_word
 from worchflow_core.step import BlockingStep, Step
 from worchflow_core.validation import check_function_id, check_tags
 
@@ -30,6 +29,9 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 DataT_contra = TypeVar("DataT_contra", contravariant=True)
 P = ParamSpec("P")
 V = TypeVar("V")
+
+MAX_SCHEDULE_DATA = 65_536
+"""How many bytes the event data of a schedule may take: it is read again and again."""
 
 Opener = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
 
@@ -66,7 +68,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         code: what was decorated.
         retry: how often and how soon a failed attempt is repeated.
         timeout: how long after the first attempt began the execution fails for good.
-        cron: when it runs by itself.
+        schedule: when it runs by itself, and how.
         on_failure, on_success: ids of functions to run when an execution has ended.
         priority: what its executions are sent with unless the send says otherwise.
         tags: what its executions are labelled with.
@@ -80,7 +82,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     code: Callable[..., Any]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta | None = None
-    cron: Cron | None = None
+    schedule: Schedule | None = None
     on_failure: str | None = None
     on_success: str | None = None
     priority: int = 0
@@ -100,6 +102,12 @@ class Function(Generic[DataT_contra, ResultT_co]):
     def is_async(self) -> bool:
         """Whether the code is `async def`; plain code runs in a thread."""
         return inspect.iscoroutinefunction(self.code)
+
+    @property
+    def cron(self) -> Cron | None:
+        """The cron expression of its schedule, where it has one."""
+        rule = self.schedule.rule if self.schedule else None
+        return rule if isinstance(rule, Cron) else None
 
     @property
     def code_version(self) -> str | None:
@@ -141,6 +149,10 @@ def function(
     timeout: Duration | None = None,
     cron: str | None = None,
     tz: str = "UTC",
+    every: Duration | None = None,
+    schedule_data: Any = None,
+    overlap: Overlap | str = Overlap.ALLOW,
+    catch_up: CatchUp | str = CatchUp.LATEST,
     on_failure: Function[Any, Any] | str | None = None,
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
@@ -158,6 +170,10 @@ def function(
     timeout: Duration | None = None,
     cron: str | None = None,
     tz: str = "UTC",
+    every: Duration | None = None,
+    schedule_data: Any = None,
+    overlap: Overlap | str = Overlap.ALLOW,
+    catch_up: CatchUp | str = CatchUp.LATEST,
     on_failure: Function[Any, Any] | str | None = None,
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
@@ -174,6 +190,12 @@ def function(
         timeout: fail for good this long after the first attempt began.
         cron: run by itself: five fields, or six with seconds first.
         tz: the IANA time zone of `cron`.
+        every: run by itself at this interval, counted from 1970 in UTC: "15m".
+        schedule_data: the event data of the executions that a schedule creates.
+        overlap: what to do at a tick while an earlier execution of the schedule has not ended:
+            `allow` both, `skip` the tick, or `queue` it until then.
+        catch_up: which ticks to fire that were missed while no scheduler ran: the `latest`, none
+            (`skip`), or `all`, at most the newest hundred.
         on_failure: a function to run, as an execution of its own, when one has failed for good;
             its event data is `{"execution": {...}}`.
         on_success: the same for one that completed.
@@ -195,17 +217,28 @@ def function(
             span = None if timeout is None else parse_duration(timeout, name="timeout")
             if span is not None and not span:
                 raise ValueError("timeout is 0; give a span above 0, or leave it out")
+            data_codec = Codec(data_type, f"event data of {name}")
+            rule = make_rule(cron, tz, every)
+            overlapping = parse_word(Overlap, overlap, "overlap")
+            catching_up = parse_word(CatchUp, catch_up, "catch_up")
             return Function(
                 id=check_function_id(name),
                 code=target,
                 retry=make_retry_policy(retries, retry_delay),
                 timeout=span,
-                cron=None if cron is None else parse_cron(cron, tz),
+                schedule=Schedule(
+                    rule=rule,
+                    data=_schedule_data(data_codec, schedule_data),
+                    overlap=overlapping,
+                    catch_up=catching_up,
+                )
+                if rule is not None
+                else None,
                 on_failure=_handler_id(on_failure, "on_failure"),
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
-                data_codec=Codec(data_type, f"event data of {name}"),
+                data_codec=data_codec,
                 result_codec=Codec(result_type, f"result of {name}"),
                 resources=MappingProxyType(resources),
                 origin=target.__module__,
@@ -293,28 +326,6 @@ def stamped(
     return replace(function, origin=origin, distribution=distribution, version=version)
 
 
-_declared: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-
-def declared_result(code: Callable[..., Any]) -> Any:
-    """Return the type that a step's code declares to return, or `UNTYPED`."""
-    target = inspect.unwrap(getattr(code, "func", code))
-    if not inspect.isroutine(target):
-        target = getattr(type(target), "__call__", target)  # noqa: B004 - its annotations are wanted
-    if isinstance(target, type) or not getattr(target, "__annotations__", None):
-        return UNTYPED
-    try:
-        return _declared[target]
-    except (KeyError, TypeError):
-        hint = _hints(target).get("return", UNTYPED)
-    if typing.get_origin(hint) in (abc.Awaitable, abc.Coroutine):  # it is awaited before it is kept
-        hint = typing.get_args(hint)[-1]
-    declared = UNTYPED if isinstance(hint, TypeVar) else hint
-    with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
-        _declared[target] = declared
-    return declared
-
-
 def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], Any, Any]:
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise FunctionError(f"function {name!r} is a generator; use return instead of yield")
@@ -336,7 +347,7 @@ def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], 
             f"function {name!r} must take an event and a step: write def f(event, step), and give "
             "every further parameter a default or Resource(...)"
         )
-    hints = _hints(code)
+    hints = type_hints(code)
     return resources, _event_type(hints.get(positional[0].name)), hints.get("return", UNTYPED)
 
 
@@ -347,29 +358,13 @@ def _event_type(hint: Any) -> Any:
     return UNTYPED
 
 
-def _hints(code: Callable[..., Any]) -> dict[str, Any]:
-    """Return a callable's annotations as types; what cannot be resolved counts as undeclared."""
+def _schedule_data(codec: Codec, value: Any) -> Payload:
     try:
-        return typing.get_type_hints(code, include_extras=True)
-    except Exception:  # names under TYPE_CHECKING, or local to a function
-        return _resolvable_hints(code)
-
-
-def _resolvable_hints(code: Callable[..., Any]) -> dict[str, Any]:
-    closure = inspect.getclosurevars(code).nonlocals if inspect.isfunction(code) else {}
-    scope = {**getattr(code, "__globals__", {}), **closure}
-    hints: dict[str, Any] = {}
-    for name, hint in getattr(code, "__annotations__", {}).items():
-        holder = type("holder", (), {"__annotations__": {name: hint}})
-        try:
-            hints.update(typing.get_type_hints(holder, scope, include_extras=True))
-        except Exception as error:
-            if re.search(r"\bEvent\b", str(hint)) or name == "return":
-                raise FunctionError(
-                    f"the annotation {hint!r} of {name!r} cannot be resolved ({error}); import or "
-                    "define the type at the top of the module, not under TYPE_CHECKING"
-                ) from None
-    return hints
+        return codec.encode(codec.coerce(value), limit=MAX_SCHEDULE_DATA)[0]
+    except InvalidInput as error:
+        raise FunctionError(
+            f"schedule_data is {value!r}, which it does not take: {error}"
+        ) from None
 
 
 def _handler_id(handler: Function[Any, Any] | str | None, option: str) -> str | None:

@@ -76,6 +76,10 @@ class Queue(Backend, Protocol):
 
         Returning nothing is always allowed: the worker then claims straight from the store. Ids
         of other functions may be returned; the worker pushes them back as misrouted.
+
+        Raises:
+            ConfigurationError: no worker may use this queue as it is, which ends the worker; all
+            other errors only make it ask the store instead.
         """
 
     async def mirror(self, executions: Sequence[Execution]) -> None:
@@ -118,6 +122,9 @@ class Records(Protocol):
         self, kind: str, *, after: str = "", until: str | None = None, limit: int = 100
     ) -> Sequence[Record]:
         """Return records of a kind in key order, keys greater than `after` and below `until`."""
+
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records; what moves a store must know them all."""
 
 
 class Store(Backend, Protocol):

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     send_timeout: Span = Field(
         timedelta(seconds=5), description="How long a send waits for the store before it gives up."
     )
+    scheduler: bool = Field(
+        True, description="Whether workers also turn the ticks of schedules into executions."
+    )
     modules: Names = Field((), description="Modules with functions to add, separated by commas.")
     plugins: Names = Field((), description="Plugin modules to add, separated by commas.")
     disabled_plugins: Names = Field((), description="Plugin names to leave out.")

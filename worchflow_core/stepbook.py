@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
+from worchflow_core.annotations import declared_result
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
@@ -26,7 +27,6 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.failures import failure_of, is_final, message_of
-from worchflow_core.functions import declared_result
 from worchflow_core.identities import Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins

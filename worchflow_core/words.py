@@ -30,8 +30,12 @@ def printable_lines(text: str) -> list[str]:
 
 
 def short_id(execution_id: str) -> str:
-    """Return the first eight characters of an id, as lists and logs show it."""
-    return printable(execution_id)[:8]
+    """Return the first eight characters of an id, as lists and logs show it.
+
+    Those of a schedule's executions begin alike, and stay whole.
+    """
+    text = printable(execution_id)
+    return text if text.startswith("cron:") else text[:8]
 
 
 def human_duration(span: timedelta) -> str:

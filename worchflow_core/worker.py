@@ -18,6 +18,7 @@ from worchflow_core.errors import StoreUnavailable, WorchflowError
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.plugins import Plugins
+from worchflow_core.scheduler import Scheduler
 from worchflow_core.session import Session
 from worchflow_core.settings import Settings
 from worchflow_core.sweeper import Sweeper
@@ -102,6 +103,7 @@ class WorkerRunner:
         burst: bool = False,
         only: Collection[str] | None = None,
         max_executions: int | None = None,
+        scheduler: bool | None = None,
     ) -> None:
         """Work until `stop` is called, or until what was asked for is done.
 
@@ -112,6 +114,8 @@ class WorkerRunner:
             burst: end when no execution of its functions is due.
             only: claim just these executions, and end when all are final.
             max_executions: end after this many attempts.
+            scheduler: also fire the ticks of schedules; as WORCHFLOW_SCHEDULER says if left out,
+                but not with `burst` or `only`.
 
         Raises:
             WorchflowError: a resource of a function cannot be opened, there is no function, or it
@@ -124,25 +128,31 @@ class WorkerRunner:
             )
         if not self._has_ended.is_set():
             raise WorchflowError("this worker runs already; for another, open another application")
+        if scheduler is None:
+            scheduler = self._settings.scheduler and not burst and only is None
         self._is_stopping = False
         self._has_ended.clear()
+        assignment = Assignment(burst=burst, only=only, max_executions=max_executions)
         try:
-            await self._run(Assignment(burst=burst, only=only, max_executions=max_executions))
+            await self._run(assignment, with_scheduler=scheduler)
         finally:
             self._has_ended.set()
 
-    async def _run(self, assignment: Assignment) -> None:
+    async def _run(self, assignment: Assignment, *, with_scheduler: bool) -> None:
         async with AsyncExitStack() as stack:
             resources = await self._open_resources(stack)
             await self._publish()
-            sweeper = asyncio.create_task(
-                Sweeper(self._journal, self._registry, self._settings).run()
-            )
+            parts = [
+                asyncio.create_task(Sweeper(self._journal, self._registry, self._settings).run())
+            ]
+            if with_scheduler:
+                parts.append(asyncio.create_task(self._make_scheduler().run()))
             try:
                 await self._live(assignment, resources)
             finally:
-                sweeper.cancel()
-                await asyncio.wait([sweeper])
+                for part in parts:
+                    part.cancel()
+                await asyncio.wait(parts)
                 await self._journal.drain()
 
     def stop(self, *, now: bool = False) -> None:
@@ -181,6 +191,11 @@ class WorkerRunner:
                 self._session = None
             if not session.is_lost:
                 return
+
+    def _make_scheduler(self) -> Scheduler:
+        return Scheduler(
+            self._journal, self._registry, self._plugins, self._settings, name=self.name
+        )
 
     async def _publish(self) -> None:
         wait = 0.1

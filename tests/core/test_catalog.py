@@ -16,7 +16,13 @@ class Order(BaseModel):
     number: int
 
 
-@function(cron="@daily", tz="Europe/Paris", timeout="10m", tags=["t"])
+@function(
+    cron="@daily",
+    tz="Europe/Paris",
+    schedule_data={"number": 1},
+    timeout="10m",
+    tags=["t"],
+)
 async def process(event: Event[Order], step: Step) -> None:
     """Process an order.
 

@@ -478,3 +478,28 @@ def test_many_sleepers_wake_spread_over_slots(url: str) -> None:
             assert sum([await item.result(60) for item in handles]) == 60
 
     run(main())
+
+
+def test_an_event_whose_delivery_is_cut_short_is_delivered_by_the_sweep(url: str) -> None:
+    @function
+    async def waits(event: Event[Any], step: Step) -> Any:
+        answer = await step.wait_for_event("Word", "word")
+        return answer.data if answer else None
+
+    async def main() -> None:
+        async with Working(url, waits) as app:
+            handle = await app.client.send(waits, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            reached: list[str] = []
+
+            def die_once(point: str) -> None:
+                reached.append(point)
+                if point == "after_event_insert" and reached.count(point) == 1:
+                    raise RuntimeError("the sender died here")
+
+            app.journal.reach = die_once
+            with pytest.raises(RuntimeError, match="died here"):
+                await app.client.send_event("word", "late")
+            assert await handle.result(30) == "late"
+
+    run(main())

@@ -12,8 +12,9 @@ import pytest
 
 from tests.core.support import outcome_of
 from worchflow_core import BlockingStep, Event, FunctionError, Status, Step, function
+from worchflow_core.annotations import declared_result
 from worchflow_core.codec import UNTYPED
-from worchflow_core.functions import Function, Registry, declared_result, stamped
+from worchflow_core.functions import Function, Registry, stamped
 
 if TYPE_CHECKING:
     from decimal import Decimal as Hidden

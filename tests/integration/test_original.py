@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from tests.core.support import run, until
 from tests.integration.originals import NOTHING, Original, original_on
-from worchflow_core import Event, Step, StoreUnusable, Worchflow, WorchflowError, function
+from worchflow_core import ConfigurationError, Event, Step, StoreUnusable, Worchflow, function
 
 pytestmark = pytest.mark.servers
 
@@ -121,6 +121,19 @@ def scene(
 def play(mongodb_url: str, redis_url: str, unique_name: str) -> Callable[[Any], None]:
     """Return what runs a coroutine function on a place of its own."""
     return lambda test: scene(test, mongodb_url, redis_url, unique_name)
+
+
+@pytest.fixture
+def complaints(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """Return what is logged as an error, whoever has set up logging in this process before."""
+    logger = logging.getLogger("worchflow")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.ERROR, "worchflow"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 # --- sending --------------------------------------------------------------------------------------
@@ -322,6 +335,22 @@ def test_the_originals_retry_of_a_failed_execution_runs_it_anew(
     play(test)
 
 
+def test_the_originals_retry_reopens_even_a_completed_execution(play: Any) -> None:
+    async def test(place: Place) -> None:
+        async with place.working():
+            sent = await place.original.send("three-steps", {"amount": 1})
+            first = await place.ends(sent)
+            await place.original.retry(sent)
+            find = place.original.database.executions.find_one
+            await until(lambda: find({"id": sent, "status": "completed", "fence": 2}), limit=30)
+        document, steps, _ = await place.original.details(sent)
+        assert document["result"] == first["result"]
+        assert len(steps) == 3
+        assert set(place.ran.values()) == {1}  # its steps stand, only the body ran again
+
+    play(test)
+
+
 def test_an_execution_that_was_reopened_is_no_longer_marked_as_ended(play: Any) -> None:
     async def test(place: Place) -> None:
         place.failures_left = 3
@@ -425,7 +454,7 @@ def test_a_worker_refuses_a_database_on_which_the_originals_worker_runs(play: An
 
 
 def test_a_worker_complains_of_the_originals_worker_that_comes_later(
-    play: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    play: Any, complaints: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worchflow_plugins.mongo.strangers._LOOK_EVERY", 0.0)
 
@@ -433,12 +462,11 @@ def test_a_worker_complains_of_the_originals_worker_that_comes_later(
         async with place.working():
             sent = await place.original.send("nobody-has-this", 1)
             await place.original.start_working_on(sent)
-            await until(lambda: "the original TypeScript system" in caplog.text)
+            await until(lambda: "the original TypeScript system" in complaints.text)
             await place.ends(await place.original.send("work", 1))
-        assert caplog.text.count("the original TypeScript system") == 1
+        assert complaints.text.count("the original TypeScript system") == 1
 
-    with caplog.at_level(logging.ERROR, "worchflow"):
-        play(test)
+    play(test)
 
 
 def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> None:
@@ -446,7 +474,7 @@ def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> No
         await place.original.lead()
         sent = await place.original.send("work", 1)
         async with place.application() as app:
-            with pytest.raises(WorchflowError, match=r"(?s):scheduler:leader.*fire twice"):
+            with pytest.raises(ConfigurationError, match=r"(?s):scheduler:leader.*fire twice"):
                 await app.worker.run()
             problems = [item for item in await app.client.check() if item.level == "problem"]
             assert {item.subject for item in problems} == {"other systems"}
@@ -459,15 +487,14 @@ def test_a_worker_refuses_the_prefix_of_the_originals_scheduler(play: Any) -> No
 
 
 def test_a_worker_complains_of_the_originals_scheduler_that_comes_later(
-    play: Any, caplog: pytest.LogCaptureFixture
+    play: Any, complaints: pytest.LogCaptureFixture
 ) -> None:
     async def test(place: Place) -> None:
         async with place.working():
             await place.ends(await place.original.send("work", 1))
             await place.original.lead()
-            await until(lambda: "scheduler of the original" in caplog.text)
+            await until(lambda: "scheduler of the original" in complaints.text)
             await place.ends(await place.original.send("work", 2))
-        assert caplog.text.count("scheduler of the original") == 1
+        assert complaints.text.count("scheduler of the original") == 1
 
-    with caplog.at_level(logging.ERROR, "worchflow"):
-        play(test)
+    play(test)

@@ -47,7 +47,7 @@ def functions(app: Worchflow) -> str:
     """Return the line that names all functions and the packages they came with."""
     origins: dict[str, list[str]] = defaultdict(list)
     for item in app.registry:
-        schedule = " (cron)" if item.cron else ""
+        schedule = " (cron)" if item.cron else " (every)" if item.schedule else ""
         origins[item.code_version or item.origin].append(f"{item.id}{schedule}")
     parts = [f"{', '.join(names)} ({origin})" for origin, names in origins.items()]
     return _line("functions", "; ".join(parts) or "none", "")

@@ -114,6 +114,7 @@ def _function_document(
         "schema": item.schema,
         "cron": item.cron,
         "zone": item.zone,
+        "every": item.every,
         "retries": item.retries,
         "timeout": item.timeout,
         "distribution": item.distribution,
@@ -153,7 +154,7 @@ def _function_table(
             [
                 printable(item.id),
                 printable(package, 60),
-                printable(item.cron or "-"),
+                printable(item.cron or (f"every {item.every}" if item.every else "-")),
                 str(item.retries),
                 str(live.get(item.id, 0)),
                 *(f"{ended.get(name, 0):,}" for name in names),

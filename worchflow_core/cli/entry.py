@@ -44,7 +44,18 @@ class Group(TyperGroup):
 
 def build() -> Any:
     """Return the root command."""
-    from worchflow_core.cli import about, change, cluster, lists, run_command, send, show, work
+    from worchflow_core.cli import (
+        about,
+        change,
+        cluster,
+        lists,
+        move,
+        run_command,
+        schedules,
+        send,
+        show,
+        work,
+    )
 
     app = typer.Typer(
         cls=Group,
@@ -56,7 +67,7 @@ def build() -> Any:
         help="Durable workflows: every step is saved, every layer is a plugin.",
     )
     app.callback()(_root)
-    for family in (work, run_command, send, lists, show, change, cluster, about):
+    for family in (work, run_command, send, lists, show, change, move, cluster, schedules, about):
         family.register(app)
     root = typer.main.get_command(app)
     _extend(root)

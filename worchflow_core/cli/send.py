@@ -210,8 +210,8 @@ async def _send(
     count: int,
     given: dict[str, Any],
 ) -> list[ExecutionHandle[Any]]:
-    from worchflow_core.client import Send
     from worchflow_core.errors import StoreUnavailable
+    from worchflow_core.sending import Send
 
     try:
         return await app.client.send_many(

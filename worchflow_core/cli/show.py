@@ -182,7 +182,7 @@ def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Fl
 
 async def _print_all(client: Client, execution: Execution, recorded: Sequence[StepRecord]) -> None:
     from worchflow_core.doctor import why_waiting
-    from worchflow_core.words import printable
+    from worchflow_core.words import printable, short_id
 
     now = datetime.now(UTC)
     status = output.status(execution.status.value)
@@ -202,7 +202,7 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
         output.data(line)
     if execution.status.value in ("failed", "cancelled"):
         output.data("")
-        output.data(f"retry: worchflow retry {printable(execution.id)[:8]}")
+        output.data(f"retry: worchflow retry {short_id(execution.id)}")
 
 
 def _facts(execution: Execution, now: datetime) -> list[str]:

@@ -42,6 +42,13 @@ def worker(
     max_executions: Annotated[
         int | None, typer.Option(min=1, help="End after this many attempts.")
     ] = None,
+    scheduler: Annotated[
+        bool | None,
+        typer.Option(
+            "--scheduler/--no-scheduler",
+            help="Also fire schedules; by default as WORCHFLOW_SCHEDULER says, not with --burst.",
+        ),
+    ] = None,
     health_port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Answer /healthz and /readyz on 127.0.0.1 here."),
@@ -68,6 +75,8 @@ def worker(
             command.append("--burst")
         if max_executions is not None:
             command += ["--max-executions", str(max_executions)]
+        if scheduler is not None:
+            command.append("--scheduler" if scheduler else "--no-scheduler")
         children = _children(command, processes, name, is_recycled=max_executions is not None)
         raise typer.Exit(
             _supervise(flags, children, extra, health_port=health_port, is_reloading=reload)
@@ -83,6 +92,7 @@ def worker(
         burst=burst,
         name=name,
         max_executions=max_executions,
+        scheduler=scheduler,
         health_port=health_port,
         supervised=supervised,
         is_announced=not is_follower,
@@ -103,7 +113,7 @@ def dev(
         bool, typer.Option("--dashboard/--no-dashboard", help="Also serve the dashboard.")
     ] = True,
 ) -> None:
-    """Work and watch on one machine: a worker that reloads, and the dashboard."""
+    """Work and watch on one machine: a worker that reloads and schedules, and the dashboard."""
     from worchflow_core.version import __version__
 
     flags = flags_of(ctx)

@@ -36,6 +36,8 @@ class Plan:
         health_port: where to answer health checks; None: nowhere.
         supervised: the file descriptor of a socket to the parent; None without one.
         is_announced: print the start-up lines.
+        scheduler: whether it also fires schedules; None: as the settings say.
+        only_schedules: fire schedules, and take no executions.
     """
 
     only: tuple[str, ...] = ()
@@ -45,6 +47,8 @@ class Plan:
     health_port: int | None = None
     supervised: int | None = None
     is_announced: bool = True
+    scheduler: bool | None = None
+    only_schedules: bool = False
 
 
 class WorkerProcess:
@@ -78,7 +82,7 @@ class WorkerProcess:
             stack.push_async_exit(self._app)
             if self._plan.is_announced and not self._flags.quiet:
                 announce.start(self._app)
-            await self._work(stopper)
+            await (self._schedule if self._plan.only_schedules else self._work)(stopper)
         return exits.DONE
 
     async def _work(self, stopper: Stopper) -> None:
@@ -88,7 +92,24 @@ class WorkerProcess:
         self._waits_for = ""
         stopper.listen(lambda count: worker.stop(now=count > 1))
         if not stopper.count:
-            await worker.run(burst=self._plan.burst, max_executions=self._plan.max_executions)
+            await worker.run(
+                burst=self._plan.burst,
+                max_executions=self._plan.max_executions,
+                scheduler=self._plan.scheduler,
+            )
+
+    async def _schedule(self, stopper: Stopper) -> None:
+        scheduler = self._app.scheduler
+        scheduler.leadership.name = self._plan.name or scheduler.leadership.name
+        running = asyncio.create_task(scheduler.run())
+        asked = asyncio.create_task(stopper.asked.wait())
+        try:
+            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (running, asked):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
 
     async def _open(self, stopper: Stopper) -> bool:
         """Open the application, waiting for its backends; return False when told to stop."""

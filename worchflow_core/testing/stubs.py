@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from worchflow_core.functions import Function, declared_result
+from worchflow_core.annotations import declared_result
+from worchflow_core.functions import Function
 from worchflow_core.signals import Superseded
 
 

@@ -119,7 +119,9 @@ class Api:
         choice = parse_choice(query, others=("limit", "skip", "order"))
         limit = parse_whole(query, "limit", 50, 1, LIMIT_MAX)
         skip = parse_whole(query, "skip", 0, 0, SKIP_MAX)
-        order = query.get("order", "created_at")[:80]
+        order = query.get("order", "created_at")
+        if order not in o.ORDERS:
+            raise InvalidInput(f"order is {order[:80]!r}; give one of {', '.join(o.ORDERS)}")
         listing = await self._reader.listing(choice, limit=limit, skip=skip, order=order)
         return JSONResponse(
             {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core import ConfigurationError
+from worchflow_core import ConfigurationError, FunctionError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -106,10 +106,24 @@ def _overrides(context: typer.Context) -> dict[str, Any]:
 
 async def serve(overrides: dict[str, Any], serving: Serving) -> None:
     """Open the application, serve until stopped."""
+    async with _application(overrides) as app:
+        for name, place in app.client.describe().items():
+            _say(f"  {name:10} {place}")
+        await run_server(guarded(app, serving), serving)
+
+
+def _application(overrides: dict[str, Any]) -> Worchflow:
+    """Return the application; functions that cannot be loaded here are no reason to see nothing.
+
+    Workers describe theirs in the store; those of this process only help where none has run yet.
+    """
     from worchflow_core import Worchflow  # when it runs: help must stay quick
 
-    async with Worchflow(overrides=overrides) as app:
-        await run_server(guarded(app, serving), serving)
+    try:
+        return Worchflow(overrides=overrides)
+    except FunctionError as error:
+        _say(f"warning: functions are known from workers only: {error}")
+        return Worchflow(overrides=overrides, functions=())
 
 
 async def serve_demo(serving: Serving) -> None:
@@ -132,9 +146,15 @@ def guarded(app: Worchflow, serving: Serving) -> ASGIApp:
     """Return the dashboard with the guard these options ask for.
 
     Raises:
-        ConfigurationError: it would listen to other machines without credentials.
+        ConfigurationError: it would listen to other machines without credentials, or the extra
+            `dashboard` is not installed.
     """
-    from worchflow_plugins.dashboard.app import create_dashboard
+    try:
+        from worchflow_plugins.dashboard.app import create_dashboard
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the dashboard needs {error.name}: pip install 'worchflow[dashboard]'"
+        ) from error
     from worchflow_plugins.dashboard.auth import make_auth
     from worchflow_plugins.dashboard.security import is_loopback
 

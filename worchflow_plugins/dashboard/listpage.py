@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -15,13 +16,13 @@ from worchflow_core import FINAL, Execution, Status, StoreUnavailable, Worker, t
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import WINDOWS, make_chart
 from worchflow_plugins.dashboard.listquery import SPANS, ListQuery
-from worchflow_plugins.dashboard.parameters import (
-    format_cursor,
-)
+from worchflow_plugins.dashboard.parameters import floor, format_cursor
 from worchflow_plugins.dashboard.reader import Listing, Reader
 from worchflow_plugins.dashboard.rendering import View
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.ui import Ui
+
+logger = logging.getLogger("worchflow.dashboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,10 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
         reader.functions(),
         _chart(reader, state.window),
     )
+    if order == "finished_at" and not listing.items and listing.total and not state.first:
+        # Nothing here has an end on record: what the original's workers ended does not.
+        order = "created_at"
+        listing = await reader.listing(state.choice, limit=state.limit, order=order)
     names = worker_names(workers)
     lines = [await _line(item, order, names, shapes, ui) for item in listing.items]
     known = [info.id for info in functions]
@@ -92,7 +97,7 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
             "filter_json": state.filter_json(),
             "is_by_end": order != "created_at",
             "columns": ui.column_labels("executions"),
-            "paging": _paging(listing, state),
+            "paging": _paging(listing, state, order),
         },
     )
 
@@ -100,12 +105,15 @@ async def list_view(reader: Reader, shapes: Shapes, ui: Ui, query: QueryParams) 
 async def _chart(reader: Reader, window: str) -> dict[str, Any] | None:
     span, bucket, unit = WINDOWS[window]
     try:
-        since, tallies = await reader.tally(span, bucket)
+        found = await reader.tally(span, bucket)
     except StoreUnavailable:
         raise
     except Exception:  # a store that cannot count must not take the list along
+        logger.exception("what ended could not be counted; the list is shown without its chart")
         return None
-    return {"bars": make_chart(tallies, since, span, bucket), "unit": unit}
+    since, tallies = found or (floor(datetime.now(UTC), bucket) - span + bucket, ())
+    bars = make_chart(tallies, since, span, bucket)
+    return {"bars": bars, "unit": unit, "is_late": found is None}
 
 
 def _bar_hrefs(state: ListQuery, chart: dict[str, Any] | None) -> list[str]:
@@ -173,10 +181,11 @@ async def _line(
     )
 
 
-def _paging(listing: Listing, state: ListQuery) -> dict[str, Any]:
+def _paging(listing: Listing, state: ListQuery, order: str) -> dict[str, Any]:
     items, first = listing.items, state.first
-    order = state.order
     older = newer = None
+    last = first + len(items)
+    is_short = order == "finished_at" and state.choice.is_status_only and not listing.has_more
     if items and listing.has_more:
         place = format_cursor(getattr(items[-1], order), items[-1].id)
         older = state.href(after=place, n=str(first + len(items)))
@@ -187,7 +196,9 @@ def _paging(listing: Listing, state: ListQuery) -> dict[str, Any]:
         newer = state.href()
     return {
         "first": first + 1 if items else 0,
-        "last": first + len(items),
+        "last": last,
+        "unsorted": max(0, listing.total - last) if is_short else 0,
+        "unsorted_href": state.href(sort="created"),
         "total": listing.total,
         "is_capped": listing.is_capped,
         "older": older,

@@ -29,7 +29,7 @@ SPANS: Mapping[str, tuple[timedelta, str]] = {
     "24h": (timedelta(hours=24), "last 24 hours"),
     "7d": (timedelta(days=7), "last 7 days"),
 }
-_OTHERS = ("when", "window", "after", "before", "n", "limit")
+_OTHERS = ("when", "window", "after", "before", "n", "limit", "sort")
 
 
 class ListQuery:
@@ -49,6 +49,9 @@ class ListQuery:
         self.before = parse_cursor("before", query.get("before"))
         if self.after and self.before:
             raise InvalidInput("both after and before are given; give one of them")
+        if query.get("sort", "created") != "created":
+            raise InvalidInput(f"sort is {query['sort'][:80]!r}; give created, or leave it out")
+        self.is_by_creation = "sort" in query
         names = {name for name in query if query[name]}
         self.is_filtered = bool(names & (CHOICE_NAMES | {"when"}))
 
@@ -66,16 +69,13 @@ class ListQuery:
 
     @property
     def order(self) -> str:
-        """By end where only ended executions are wanted: a failure counts when it failed.
-
-        What a foreign client ended has no `finished_at`, and would be missing in that order; its
-        last change is its end.
-        """
+        """By end where only ended executions are wanted: a failure counts when it failed."""
         choice = self.choice
         if choice.finished_since or choice.finished_until:
             return "finished_at"
         only_final = choice.status and all(status in FINAL for status in choice.status)
-        return "updated_at" if only_final and not choice.since else "created_at"
+        by_end = only_final and not choice.since and not self.is_by_creation
+        return "finished_at" if by_end else "created_at"
 
     def href(self, **changes: str | Sequence[str] | None) -> str:
         """Return the query string with some parameters changed, back on the first page."""

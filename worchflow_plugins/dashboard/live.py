@@ -52,6 +52,24 @@ class Snapshots:
         # Shielded: a tab that goes away must not take the answer from the others.
         return cast(Snapshot[T], await asyncio.shield(task))
 
+    async def soon(
+        self,
+        key: Hashable,
+        read: Callable[[], Awaitable[T]],
+        *,
+        seconds: float,
+        patience: float,
+    ) -> Snapshot[T] | None:
+        """Return the snapshot of `key`, or None where reading it takes longer than `patience`.
+
+        The read goes on, and whoever asks later finds it.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                return await self.get(key, read, seconds=seconds)
+        except TimeoutError:
+            return None
+
     def forget(self) -> None:
         """Drop all snapshots: somebody changed something and wants to see it."""
         self._since = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +18,16 @@ from worchflow_core import (
     Tally,
     Worker,
 )
-from worchflow_plugins.dashboard.live import Snapshots
+from worchflow_plugins.dashboard.live import Snapshot, Snapshots
 from worchflow_plugins.dashboard.parameters import Choice, floor
 from worchflow_plugins.dashboard.source import Source
 
 T = TypeVar("T")
+
+TALLY_PATIENCE = 0.15
+"""How many seconds a page waits for its chart; the table must not wait longer."""
+
+_TALLIES_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,8 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.snapshots = Snapshots()
+        self._tallies: dict[object, Snapshot[tuple[datetime, Sequence[Tally]]]] = {}
+        self._tally_took: dict[object, float] = {}
 
     async def stats(self) -> Mapping[Status, int]:
         """Return how many executions are in each status."""
@@ -147,17 +155,30 @@ class Reader:
 
     async def tally(
         self, span: timedelta, bucket: timedelta, function: str | None = None
-    ) -> tuple[datetime, Sequence[Tally]]:
-        """Return the counts of ended executions in whole buckets up to now, and their start."""
-        since = floor(datetime.now(UTC), bucket) - span + bucket
+    ) -> tuple[datetime, Sequence[Tally]] | None:
+        """Return the counts of ended executions in whole buckets up to now, and their start.
 
-        async def read() -> Sequence[Tally]:
-            return await self._source.client.tally(since=since, function=function, bucket=bucket)
+        None where counting takes so long that the page should go without: it is there at a later
+        refresh. What takes long to count is counted less often.
+        """
+        key = ("tally", span, bucket, function)
+
+        async def read() -> tuple[datetime, Sequence[Tally]]:
+            began = time.monotonic()
+            since = floor(datetime.now(UTC), bucket) - span + bucket
+            found = await self._source.client.tally(since=since, function=function, bucket=bucket)
+            self._tally_took[key] = time.monotonic() - began
+            return since, found
 
         # A wide window moves slowly and costs more to count: it may be older.
         seconds = min(15.0, max(2.0, span.total_seconds() / 1800))
-        key = ("tally", since, bucket, function)
-        return since, await self._once(key, read, seconds=seconds)
+        seconds = max(seconds, min(60.0, 20 * self._tally_took.get(key, 0.0)))
+        found = await self.snapshots.soon(key, read, seconds=seconds, patience=TALLY_PATIENCE)
+        if found is None:
+            found = self._tallies.get(key)
+        elif len(self._tallies) < _TALLIES_KEPT or key in self._tallies:
+            self._tallies[key] = found
+        return found.value if found else None
 
     async def _once(
         self, key: tuple[object, ...], read: Callable[[], Awaitable[T]], *, seconds: float = 1.0

@@ -54,3 +54,8 @@ class MemoryRecords:
                 if its_kind == kind and key > after and (until is None or key < until)
             ]
         return sorted(found, key=lambda record: record.key)[:limit]
+
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records."""
+        with self._space.lock:
+            return {kind for kind, _ in self._space.records}

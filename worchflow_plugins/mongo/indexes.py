@@ -79,6 +79,7 @@ ENDED = Index(
     partial={"finishedAt": {"$gt": 0}},
 )
 BY_STATUS = Index(collection="executions", key=_key("status", "createdAt", "id"))
+CREATED = Index(collection="executions", key=_key("createdAt", "id"))
 STEP = Index(collection="steps", key=_key("executionId", "stepId"), unique=True)
 INDEXES = (
     ID,
@@ -86,8 +87,11 @@ INDEXES = (
     FOREIGN,
     ENDED,
     BY_STATUS,
+    CREATED,
     STEP,
-    Index(collection="executions", key=_key("createdAt", "id")),
+    # Each claim and each settle moves it, for three hundredths more of the server's time: lists
+    # of what changed last would walk everything otherwise.
+    Index(collection="executions", key=_key("updatedAt", "id")),
     Index(collection="executions", key=_key("eventName", "createdAt", "id")),
     Index(collection="executions", key=_key("owner"), partial={"owner": {"$gt": ""}}),
     Index(collection="executions", key=_key("waits"), partial={"waits": {"$exists": True}}),

@@ -92,6 +92,16 @@ class MongoRecords:
             for item in found
         ]
 
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records, each found by one step of the index."""
+        found: list[str] = []
+        wanted: Document = {}
+        with self._connection.guard:
+            while item := await self._records.find_one(wanted, {"_id": 1}, sort=[("_id", 1)]):
+                found.append(item["_id"]["kind"])
+                wanted = {"_id": {"$gt": _id(found[-1], MaxKey())["_id"]}}
+        return found
+
 
 def _id(kind: str, key: Any) -> Document:
     return {"_id": {"kind": kind, "key": key}}

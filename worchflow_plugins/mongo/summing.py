@@ -12,7 +12,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from worchflow_core import COUNT_CAP, FINAL, Condition, Status, Tally, from_millis
 from worchflow_plugins.mongo.connection import Connection
-from worchflow_plugins.mongo.indexes import BY_STATUS
+from worchflow_plugins.mongo.indexes import BY_STATUS, ENDED
 from worchflow_plugins.mongo.queries import TIME_LIMIT, conditions
 
 _EXACT_UP_TO = 2_000
@@ -72,7 +72,10 @@ class Sums:
                 }
             },
         ]
-        cursor = await self._executions.aggregate(pipeline, maxTimeMS=TIME_LIMIT)
+        # What ended in the span, never all that a function ever did.
+        cursor = await self._executions.aggregate(
+            pipeline, hint=dict(ENDED.key), maxTimeMS=TIME_LIMIT
+        )
         return [
             Tally(
                 function=item["_id"]["function"],

@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from worchflow_core import Execution, Finding, Hint, QueueView, WorchflowError
+from worchflow_core import ConfigurationError, Execution, Finding, Hint, QueueView
 from worchflow_plugins.redis.address import Client
 from worchflow_plugins.redis.breaker import Breaker
 from worchflow_plugins.redis.checks import examine, scheduler_advice
@@ -102,7 +102,7 @@ class RedisQueue:
         """Return up to `limit` ids, waiting at most two seconds for the first.
 
         Raises:
-            WorchflowError: the original's scheduler uses this prefix; asked before the first pop.
+            ConfigurationError: the original's scheduler uses this prefix; asked once.
         """
         if limit < 1:
             return ()
@@ -144,7 +144,7 @@ class RedisQueue:
             lambda: self._link.run([("GET", self._keys.foreign_leader)])
         )
         if lock is not None:
-            raise WorchflowError(scheduler_advice(self._link.place, self._keys))
+            raise ConfigurationError(scheduler_advice(self._link.place, self._keys))
         self._has_met_scheduler = False
 
     # --- popping --------------------------------------------------------------------------------

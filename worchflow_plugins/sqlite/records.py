@@ -68,6 +68,18 @@ def _scan(
     return [Record(kind=row[0], key=row[1], body=row[2], version=row[3]) for row in rows]
 
 
+def _kinds(connection: apsw.Connection) -> list[str]:
+    # From one kind to the next by the index; DISTINCT alone walks every record.
+    rows = connection.execute(
+        "WITH RECURSIVE found (kind) AS ("
+        " SELECT min(kind) FROM records"
+        " UNION ALL SELECT (SELECT min(kind) FROM records WHERE kind > found.kind) FROM found"
+        " WHERE found.kind IS NOT NULL"
+        ") SELECT kind FROM found WHERE kind IS NOT NULL"
+    )
+    return [row[0] for row in rows]
+
+
 _INSERT, _REPLACE, _DELETE = Kind(60, _insert), Kind(61, _replace), Kind(62, _delete)
 
 
@@ -96,6 +108,10 @@ class SqliteRecords:
     ) -> Sequence[Record]:
         """Return records of a kind in key order, keys greater than `after` and below `until`."""
         return await self._file.read(_scan, kind, after, until, limit)
+
+    async def kinds(self) -> Collection[str]:
+        """Return the kinds of which there are records."""
+        return await self._file.read(_kinds)
 
 
 def _weigh(records: Sequence[Record]) -> int:

@@ -254,6 +254,7 @@ async def fill(app: Worchflow, count: int = 300) -> None:
         "since=2026-01-01T00:00:00",
         "until=99999999999999999",
         "order=error",
+        "order=updated_at",
         "search=" + "x" * 300,
         "search=a%00b",
     ],

@@ -141,3 +141,30 @@ def test_many_idle_connections_do_not_keep_the_loop_busy() -> None:
         finally:
             for connection in idle:
                 connection.close()
+
+
+# --- where it has to do without ------------------------------------------------------------------
+
+
+def test_functions_that_cannot_be_loaded_hide_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "broken_flows.py").write_text("import nowhere_to_be_found\n")
+    with command(tmp_path, "-m", "broken_flows", "--port", str(port)) as process:
+        assert process.stderr is not None
+        assert "functions are known from workers only" in process.stderr.readline()
+        assert "No executions yet" in fetched(f"http://127.0.0.1:{port}/")
+
+
+def test_a_missing_extra_is_named_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(name='fastapi')\n")
+    process = subprocess.run(
+        [sys.executable, "-m", "worchflow_core.cli", "dashboard", "--demo"],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 2
+    assert "pip install 'worchflow[dashboard]'" in process.stderr
+    assert "Traceback" not in process.stderr

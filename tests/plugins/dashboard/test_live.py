@@ -210,3 +210,32 @@ def test_memory_is_bounded() -> None:
         assert len(snapshots._kept) <= 256
 
     run(main())
+
+
+def test_a_slow_chart_never_holds_the_table_up() -> None:
+    class Slow(CountingStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.going = asyncio.Event()
+
+        async def tally(self, where: Any, *, bucket: timedelta) -> Any:
+            await self.going.wait()
+            return await super().tally(where, bucket=bucket)
+
+    async def main() -> None:
+        store = Slow()
+        async with served(store) as (client, _):
+            await demo.seed(store, 100)
+            html = (await client.get("/")).text
+            assert "counting…" in html
+            assert "process-payment" in html
+            assert "counting what ended…" in (await client.get("/functions")).text
+            store.going.set()
+            async with asyncio.timeout(10):
+                while "counting…" in html:
+                    await asyncio.sleep(0.1)
+                    html = (await client.get("/")).text
+            assert "rect class=" in html
+            assert store.asked.count("tally") <= 2  # one for each page, however often asked
+
+    run(main())

@@ -460,3 +460,21 @@ def test_function_without_a_type_takes_any_json() -> None:
                 assert answer.status_code == 200
 
     run(main())
+
+
+def test_what_the_original_ended_is_listed_though_it_has_no_end_on_record() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            store = app.journal.store
+            await store.create([execution("old", status=Status.FAILED)])
+            assert 'data-key="old"' in (await client.get("/?status=failed")).text
+            await store.create([execution("new", status=Status.FAILED, finished_at=NOW)])
+            await asyncio.sleep(1.05)  # what was read stays good for a second
+            html = (await client.get("/?status=failed")).text
+            assert 'data-key="new"' in html
+            assert "1 more without an end on record" in html
+            html = (await client.get("/?status=failed&sort=created")).text
+            assert 'data-key="old"' in html
+            assert 'data-key="new"' in html
+
+    run(main())

@@ -103,6 +103,17 @@ class RecordsContract(StoreOpener):
         assert walked == keys
 
     @opened
+    async def test_kinds(self, store: Store) -> None:
+        """Every kind that has records is named once, whatever it is called."""
+        assert list(await store.records.kinds()) == []
+        kinds = ["slot", "meta", *(text[:200] for text in HOSTILE)]
+        given = [record(key, kind=kind) for kind in kinds for key in ("a", "b")]
+        await store.records.insert(given)
+        assert sorted(await store.records.kinds()) == sorted(set(kinds))
+        await store.records.delete("slot", ["a", "b"])
+        assert "slot" not in await store.records.kinds()
+
+    @opened
     async def test_hostile_records(self, store: Store) -> None:
         """Kinds, keys and bodies are kept literally and ordered by code point."""
         keys = sorted(text[:200] for text in HOSTILE)

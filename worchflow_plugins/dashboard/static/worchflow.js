@@ -230,6 +230,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) soon
 addEventListener("online", soon);
 
 function setPaused(on) {
+  if (!version) return;
   paused = on;
   $("pause").setAttribute("aria-pressed", String(on));
   say(on ? "paused" : "live", on ? "paused" : "live");
