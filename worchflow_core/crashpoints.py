@@ -19,6 +19,7 @@ POINTS = (
     "after_fail",
     "after_retry",
     "after_release",
+    "after_suspend",
     "after_event_insert",
     "after_bury",
     "after_requeue",

@@ -51,6 +51,8 @@ _POINTS: Mapping[Status, str] = {
     Status.FAILED: "after_fail",
     Status.RETRYING: "after_retry",
     Status.QUEUED: "after_release",
+    Status.SLEEPING: "after_suspend",
+    Status.WAITING: "after_suspend",
 }
 
 

@@ -27,6 +27,7 @@ from worchflow_core.testing.servers import MongoServer, RedisServer
 
 AT_ONCE = 6
 """Cells under way at once: they mostly wait for leases to end."""
+_PAUSES = (Status.SLEEPING, Status.WAITING)
 _LATE = {"sweep_interval": "3s"}
 """For a neighbour that must not be the first to sweep."""
 
@@ -167,6 +168,8 @@ class _Scene:
             case Victim.CANCELLER:
                 await self._send()
                 return self._client("cancel")
+            case Victim.INFORMER:
+                return await self._informer()
             case Victim.WORKER:
                 await self._send()
                 return self.arena.start("victim", crash_at=self.row.point)
@@ -201,6 +204,18 @@ class _Scene:
         self.arena.open_gate()
         self.arena.reopened.add(self.ids[0])
         return self._client("retry")
+
+    async def _informer(self) -> WorkerProcess:
+        await self._send()
+        worker = self.arena.start("first")
+        await self.arena.until(self._waits, "the execution to wait")
+        worker.terminate()
+        await worker.exit_code()
+        settings = {"crash_at": self.row.point}
+        return self.arena.start_client("send_event", settings=settings, name="go")
+
+    async def _waits(self) -> bool:
+        return (await self._now()).status is Status.WAITING
 
     async def _has_failed(self) -> bool:
         return (await self._now()).status is Status.FAILED
@@ -240,8 +255,9 @@ class _Scene:
     async def _left(self) -> None:
         """See that the process died in the very gap: this is what is left in the store."""
         row = self.row
-        if row.needs_hints or (row.victim is Victim.SENDER and not self.cell.is_alone):
-            return  # others may have gone on already
+        others_go_on = row.victim in (Victim.SENDER, Victim.SWEEPER) and not self.cell.is_alone
+        if row.needs_hints or others_go_on:
+            return  # what it left may be gone already
         execution = await self._now()
         assert execution.status is row.left, f"it left {execution.status}, not {row.left}"
         steps = (await self.arena.store.steps(self.ids[:1])).get(self.ids[0], ())
@@ -262,7 +278,8 @@ class _Scene:
         for execution in ended:
             runs = dict(arena.runs(execution.id))
             assert runs == row.runs, f"its steps ran {runs}, not {row.runs}"
-            outcomes = tuple(item.outcome for item in execution.attempts)
+            ended_as = [item.outcome for item in execution.attempts]
+            outcomes = tuple(item for item in ended_as if item not in _PAUSES)
             assert outcomes == row.outcomes, f"its attempts ended {outcomes}, not {row.outcomes}"
 
     async def _gone(self) -> None:

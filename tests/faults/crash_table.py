@@ -22,6 +22,7 @@ class Victim(StrEnum):
     SENDER = "the sender"
     RETRIER = "a client that retries"
     CANCELLER = "a client that cancels"
+    INFORMER = "the sender of an event"
     WORKER = "the worker that runs it"
     LEAVER = "the worker that gives it back"
     SWEEPER = "a worker that takes it from a dead one"
@@ -44,7 +45,7 @@ class Row:
         runs: how often each step's code runs in all.
         ends: how it ends.
         follower: the word in the id of an execution that has to follow.
-        outcomes: how its attempts ended.
+        outcomes: how its attempts ended, pauses left out.
         needs_hints: the gap exists only where the queue keeps hints.
         delays: one execution is sent for each, due that many seconds later.
     """
@@ -67,6 +68,8 @@ class Row:
 
 ONCE = {"1-act": 1, "2-act": 1}
 CRASHED = ("crashed", "completed")
+NAP: dict[str, object] = {"do": "nap", "seconds": 1.5}
+INVOKE: dict[str, object] = {"do": "invoke"}
 REFUSES: dict[str, object] = {"do": "refuse"}
 """Fails until the cell's gate is open."""
 
@@ -194,6 +197,57 @@ ROWS = (
         needs_hints=True,
         repaired_by="the sweeper: it is older than the hint at the queue's head",
         runs=ONCE,
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="sleep insert / suspend",
+        point="after_step_insert:2",
+        left=Status.PROCESSING,
+        stored=2,
+        steps=(ACT, NAP, ACT),
+        repaired_by="the sweeper: its owner's lease ends; the moment to wake at stands",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=CRASHED,
+    ),
+    Row(
+        gap="suspend / anything",
+        point="after_suspend",
+        left=Status.SLEEPING,
+        stored=2,
+        steps=(ACT, NAP, ACT),
+        repaired_by="any worker: it is due in the store",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="event insert / wake",
+        point="after_event_insert",
+        victim=Victim.INFORMER,
+        left=Status.WAITING,
+        stored=1,
+        steps=(ACT, {"do": "await", "event": "go"}, ACT),
+        repaired_by="the sweeper: the event is noted as undelivered",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="child insert / suspend",
+        point="after_insert",
+        left=Status.PROCESSING,
+        stored=1,
+        steps=(ACT, INVOKE, ACT),
+        repaired_by="the sweeper: its owner's lease ends; the child's id is taken",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=CRASHED,
+    ),
+    Row(
+        gap="child's end / wake",
+        point="after_complete",
+        left=Status.WAITING,
+        stored=1,
+        steps=(ACT, INVOKE, ACT),
+        repaired_by="the sweeper: a handler is due",
+        runs={"1-act": 1, "3-act": 1},
         outcomes=("completed",),
     ),
     Row(

@@ -180,9 +180,17 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
     values = []
     for number, spec in enumerate(event.data["steps"], start=1):
         title = _title(number, spec)
-        value = await step.run(title, act, event.id, title, spec, step.attempt)
-        note("saw", event.id, title, value)
-        values.append(value)
+        match spec["do"]:
+            case "nap":
+                await step.sleep(title, spec["seconds"])
+            case "await":
+                await step.wait_for_event(title, spec["event"])
+            case "invoke":
+                await step.invoke(title, "follow-up", {})
+            case _:
+                value = await step.run(title, act, event.id, title, spec, step.attempt)
+                note("saw", event.id, title, value)
+                values.append(value)
     return values
 
 
@@ -206,7 +214,7 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
 
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
-    """Follow an execution that has ended."""
+    """Follow an execution that has ended, or be invoked by one."""
     value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]

@@ -52,7 +52,6 @@ def test_a_crash_ends_as_its_row_says(cell: Cell, request: pytest.FixtureRequest
 
 
 ELSEWHERE = {
-    "after_event_insert": "core/test_control.py",
     "after_tick_send": "core/test_scheduler.py",
 }
 """Gaps of actors that the matrix does not play, and where they are tested."""
