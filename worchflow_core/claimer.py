@@ -71,7 +71,7 @@ class Claimer:
     async def run(self, assignment: Assignment) -> None:
         """Claim until the session stops, is lost, or has done its assignment."""
         running = self._running
-        is_hungry = False
+        is_hungry = True  # what waits already is not to wait for a hint
         while not running.is_over:
             room = self._room(assignment)
             if room <= 0:
@@ -124,7 +124,7 @@ class Claimer:
             await self._running.wait_changed(0.1)
             return False
         if assignment.burst:
-            return True
+            return not self._fruitless  # hints that lead nowhere say nothing of the store
         found = await self._journal.store.get(assignment.only or ())
         if all(item.status.is_final for item in found):
             return True
@@ -145,6 +145,7 @@ class Claimer:
         ):
             ids = await self._pop(room, wait=not is_hungry and not assignment.burst)
         if self._running.is_over:
+            await self._pass_on(ids)
             return 0
         if not ids:
             self._looked_at = time.monotonic()
@@ -207,6 +208,13 @@ class Claimer:
             await self._running.pause(random.uniform(0.5, 2.0) if wait else 0.0)
             return ()
 
+    async def _pass_on(self, ids: Collection[str]) -> None:
+        """Let others have hints that came while this worker was told to leave."""
+        if ids:
+            now = self._journal.clock.now()
+            found = await self._journal.store.get(ids)
+            self._journal.hint([item for item in found if is_claimable(item, now)])
+
     async def _reroute(self, ids: Collection[str]) -> None:
         """Put hints of functions that this worker lacks into those functions' own lanes."""
         now = self._journal.clock.now()
@@ -242,15 +250,13 @@ class Claimer:
         task = asyncio.ensure_future(call)
         running = self._running
         try:
-            while not task.done():
-                if running.is_over:
-                    return None
+            while not (task.done() or running.is_over):
                 running.changed.clear()
                 changed = asyncio.ensure_future(running.changed.wait())
                 await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
-            return task.result()
         finally:
-            if not task.done():
+            while not task.done():  # again and again: a driver may lose a cancellation
                 task.cancel()
-                await asyncio.wait({task})
+                await asyncio.wait({task}, timeout=0.1)
+        return None if task.cancelled() else task.result()

@@ -47,7 +47,6 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
-        self._alone = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -76,9 +75,16 @@ class Running:
         self.changed.set()
 
     def start(self, claimed: Sequence[Execution], steps: dict[str, Sequence[StepRecord]]) -> None:
-        """Begin an attempt at each claimed execution."""
+        """Begin an attempt at each claimed execution.
+
+        Of those suspected to kill workers only one is begun. The others are given back before it
+        runs: when it kills this worker too, it is not to be counted against them.
+        """
         loop = asyncio.get_running_loop()
         for execution in claimed:
+            if execution.crashes >= _SUSPECT and self._suspects:
+                self._keep(loop.create_task(self.give_back(execution)))
+                continue
             self._journal.started(execution)
             function = self._registry.get(execution.function)
             assert function is not None, "only executions of registered functions are claimed"
@@ -86,9 +92,7 @@ class Running:
             self.attempts[execution.id] = attempt
             if execution.crashes >= _SUSPECT:
                 self._suspects += 1
-            task = loop.create_task(self._work(attempt))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            self._keep(loop.create_task(self._work(attempt)))
 
     async def give_back(self, execution: Execution) -> None:
         """Release a claimed execution that no attempt was made at."""
@@ -133,11 +137,8 @@ class Running:
         is_suspect = execution.crashes >= _SUSPECT
         try:
             if is_suspect:
-                async with self._alone:
-                    await self._until_alone()
-                    await self._make(attempt)
-            else:
-                await self._make(attempt)
+                await self._until_alone()
+            await self._make(attempt)
         except Superseded:
             self._journal.superseded(execution)
         finally:
@@ -175,9 +176,13 @@ class Running:
         attempt.execution = attempt.book.execution = amended
 
     async def _until_alone(self) -> None:
-        """Wait until only suspects are left, of which one at a time runs: it may kill all."""
-        while len(self._tasks) > self._suspects and not self.is_over:
+        """Wait until the others are done, or given back: this one may kill the worker."""
+        while len(self._tasks) > 1 and not self.is_over:
             await self.wait_changed(0.5)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

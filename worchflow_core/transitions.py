@@ -88,9 +88,10 @@ def settle(
         "owner": None,
         "updated_at": now,
         "attempts": _with_attempt(execution, outcome, now),
-        "crashes": 0,
         "steps_recorded": outcome.steps_recorded,
     }
+    if status is not Status.QUEUED:  # given back unfinished, it has not shown that it is harmless
+        values["crashes"] = 0
     if retries is not None:
         values["retries"] = retries
     if code_version is not None:

@@ -117,10 +117,6 @@ class Arena:
         """Start a process that asks one thing of the client and leaves."""
         return self._launch("client", settings, asks=(method, arguments))
 
-    def start_limited(self, name: str, memory: int) -> WorkerProcess:
-        """Start a worker that may take only so many bytes of memory."""
-        return self._launch(name, {}, memory=memory)
-
     def start_deleter(self, name: str, **settings: object) -> WorkerProcess:
         """Start a worker that dies between deleting steps and their executions."""
         machine = f"machine {len(self.workers)}"

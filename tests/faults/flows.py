@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -133,13 +135,14 @@ def _blocking(spec: dict[str, Any], attempt: int) -> None:
 
 
 def _starve() -> None:
-    """Take memory until the limit of this process ends it, as the kernel ends one out of memory."""
+    """Take memory up to a limit, and be killed there, as by a kernel that has none left."""
+    resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))
     hoard = []
     try:
         while True:
-            hoard.append(bytearray(16_000_000))
+            hoard.append(bytearray(64_000_000))
     except MemoryError:
-        os.kill(os.getpid(), 9)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def act(execution: str, title: str, spec: dict[str, Any], attempt: int) -> str:

@@ -66,7 +66,7 @@ async def test_killed_beside_a_neighbour(arena: Arena) -> None:
     await arena.ready(doomed)
     execution_id = await arena.send(ACT, arena.gate(), ACT)
     await arena.running(execution_id, "2-hold")
-    await arena.ready(arena.start_here("heir", **patient))
+    await arena.registered(arena.start_here("heir", **patient))
     doomed.kill()
     arena.open_gate()
     await arena.ended_one(execution_id, within=15)
@@ -75,21 +75,29 @@ async def test_killed_beside_a_neighbour(arena: Arena) -> None:
 
 @checked
 async def test_poison_pill(arena: Arena) -> None:
-    """What kills its worker five times fails, and other work goes on all along."""
+    """What kills its worker again and again fails; what merely ran beside it is not blamed."""
     poison = await arena.send({"do": "die"}, function="play-followed", expect=Status.FAILED)
-    arena.expected[f"{poison}:on_failure:5"] = Status.COMPLETED
-    others = []
-    for number in range(6):  # as a supervisor does
-        worker = arena.start_here(f"worker-{number}")
-        others.append(await arena.send(ACT, ACT))
-        if number < 5:
-            assert await worker.exit_code() == 1
+    arena.expected[f"{poison}:on_failure:3"] = Status.COMPLETED
+    # They are in the middle of a step when their worker dies the first two times.
+    beside = [await arena.send(arena.gate(), ACT) for _ in range(3)]
+    await _kill_workers(arena, poison, 1)
+    others = [await arena.send(ACT, ACT)]
     execution = await arena.ended_one(poison)
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"
-    assert (execution.crashes, execution.failed_attempts) == (5, 0)
-    assert arena.runs(poison) == {"1-die": 5}
-    await arena.ended(*others)
+    assert (execution.crashes, execution.failed_attempts) == (3, 0)
+    assert arena.runs(poison) == {"1-die": 3}
+    await arena.ended(*beside, *others)
+
+
+async def _kill_workers(arena: Arena, poison: str, code: int) -> None:
+    """Start workers, as a supervisor does, until a third has died of the poison."""
+    for number in range(3):
+        worker = arena.start_here(f"worker-{number}", max_crashes=3)
+        assert await worker.exit_code() == code
+        arena.open_gate()
+    await arena.running(poison, next(iter(arena.runs(poison))), times=3)
+    arena.start_here("last", max_crashes=3)
 
 
 @checked
@@ -110,29 +118,21 @@ async def test_blocked_event_loop(arena: Arena) -> None:
 
 @checked
 async def test_hung_event_loop(arena: Arena) -> None:
-    """A loop that does not turn for two leases ends its process; the work is done elsewhere."""
+    """A loop that does not turn for two leases ends its process; the poison rule applies."""
     arena.is_excused = lambda line: "has not turned" in line
-    hung = arena.start("hung")
-    await arena.ready(hung)
-    execution_id = await arena.send({"do": "spin"}, expect=Status.FAILED)
-    assert await hung.exit_code() == EXIT_STALLED
-    assert "_blocking" in hung.log()  # the stacks
-    for number in range(4):
-        assert await arena.start_here(f"next-{number}").exit_code() == EXIT_STALLED
-    arena.start_here("last")
-    execution = await arena.ended_one(execution_id)
+    poison = await arena.send({"do": "spin"}, expect=Status.FAILED)
+    await _kill_workers(arena, poison, EXIT_STALLED)
+    assert "_blocking" in arena.workers[0].log()  # the stacks
+    execution = await arena.ended_one(poison)
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"
 
 
 @checked
 async def test_out_of_memory(arena: Arena) -> None:
-    """A process that is ended for its memory is a crash like any other."""
-    execution_id = await arena.send({"do": "starve"}, expect=Status.FAILED)
-    for number in range(5):
-        worker = arena.start_limited(f"worker-{number}", memory=1_500_000_000)
-        assert await worker.exit_code() == -signal.SIGKILL
-    arena.start_here("last")
-    execution = await arena.ended_one(execution_id)
+    """A process that is killed for its memory is a crash like any other."""
+    poison = await arena.send({"do": "starve"}, expect=Status.FAILED)
+    await _kill_workers(arena, poison, -signal.SIGKILL)
+    execution = await arena.ended_one(poison)
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"

@@ -8,6 +8,7 @@ import time
 from tests.faults.arena import Arena
 from tests.faults.checker import checked
 from tests.faults.flows import COUNTED, count
+from tests.faults.processes import until
 from worchflow_core import Status, Worchflow
 from worchflow_core.settings import load_settings
 
@@ -86,19 +87,18 @@ async def _draining(arena: Arena, pid: int) -> None:
 @checked
 async def test_work_that_comes_while_a_worker_stops(arena: Arena) -> None:
     """In the stopping window nothing is lost, and nothing runs once `run` has returned."""
-    loops = 60 if arena.place.has_servers else 120
+    loops = 100
     settings = load_settings(arena.place.settings(), env_file=None)
     ids: list[str] = []
     async with Worchflow(settings, functions=[count], env_file=None) as app:
         for number in range(loops):
             run = asyncio.create_task(app.worker.run())
-            while not app.worker.health.is_ready:  # noqa: ASYNC110 - it has no event to wait on
-                await asyncio.sleep(0)
+            await until(lambda: app.worker.health.is_ready, 10, "the worker to be ready")
             sends = [
                 asyncio.create_task(app.client.send("count", {"key": f"{number}-{position}"}))
                 for position in range(4)
             ]
-            for _ in range(number % 40):
+            for _ in range(number % 40):  # a little later in each loop
                 await asyncio.sleep(0)
             app.worker.stop(now=number % 3 == 0)
             await run

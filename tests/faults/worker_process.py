@@ -29,7 +29,6 @@ class Order:
             the execution itself.
         machine: a name, to be taken for a process of another machine: its lease alone tells then
             whether it lives. Empty: of this one.
-        memory: bytes of address space it may take; None any.
     """
 
     environment: Mapping[str, str]
@@ -37,7 +36,6 @@ class Order:
     asks: tuple[str, dict[str, object]] | None = None
     dies_between_deletes: bool = False
     machine: str = ""
-    memory: int | None = None
 
 
 def serve(order: Order) -> None:
@@ -56,10 +54,6 @@ def serve(order: Order) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    if order.memory is not None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (order.memory, order.memory))
     if order.machine:
         origin._place = lambda: order.machine
     if order.dies_between_deletes:
