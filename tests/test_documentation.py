@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -266,6 +267,16 @@ def test_functions_of_the_examples_do_what_they_say(
     example: Function[Any, Any] = example_with(page, name)
     with Harness([example]) as harness:
         assert harness.run(example, data).result == result
+
+
+def test_schedule_example_runs_with_its_own_data() -> None:
+    example: Function[Any, Any] = example_with("docs/schedules.md", "morning_report")
+    assert example.schedule is not None
+    assert (example.schedule.text, example.schedule.zone) == ("0 9 * * 1-5", "Europe/Paris")
+    assert example.schedule.data is not None
+    with Harness([example], now=datetime(2030, 1, 31, 8, tzinfo=UTC)) as harness:
+        run = harness.run(example, json.loads(example.schedule.data))
+    assert run.result == "for team, 31 January"
 
 
 def test_handler_example_reads_what_a_handler_gets() -> None:

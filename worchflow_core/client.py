@@ -27,6 +27,7 @@ from worchflow_core.errors import (
 )
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
+from worchflow_core.identities import DEADLINE
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leader, read_leader
 from worchflow_core.mailbox import Mailbox, StoredEvent
@@ -270,7 +271,8 @@ class Client:
 
     async def steps(self, execution_id: str) -> Sequence[StepRecord]:
         """Return the recorded steps of an execution, in order; empty if there are none."""
-        return (await self._store.steps([execution_id])).get(execution_id, ())
+        steps = (await self._store.steps([execution_id])).get(execution_id, ())
+        return [step for step in steps if step.kind != DEADLINE]
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

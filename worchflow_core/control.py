@@ -23,7 +23,7 @@ from worchflow_core.errors import (
     NonDeterminismError,
 )
 from worchflow_core.functions import Function, Registry
-from worchflow_core.identities import Slot
+from worchflow_core.identities import DEADLINE, Slot
 from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
@@ -114,7 +114,7 @@ class Control:
             return None
         until = self._book.clock.now() + timeout
         inner = slot.inner("until")
-        stands = await self._standing(inner, "deadline", {"until": to_millis(until)}, ends=until)
+        stands = await self._standing(inner, DEADLINE, {"until": to_millis(until)}, ends=until)
         return from_millis(json.loads(stands.result or "{}")["until"])
 
     def _answer(self, slot: Slot, stands: StepRecord, on_timeout: str) -> Answer | None:

@@ -15,6 +15,9 @@ from worchflow_core.errors import NonRetriable
 from worchflow_core.retries import RetryPolicy
 from worchflow_core.validation import check_title
 
+DEADLINE = "deadline"
+"""The kind of a record that only fixes when a wait times out: a fact of the engine's, no step."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepCall:

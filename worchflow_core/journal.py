@@ -160,7 +160,7 @@ class Journal:
         """
         stands = await self._insist(lease, lambda: self._steps.submit(step))
         told = "worchflow_step_completed"
-        if step.status is StepStatus.COMPLETED and self._plugins.hears(told) and stands == step:
+        if self._plugins.hears(told) and stands == step and self._has_ended(step):
             self._plugins.notify(told, execution=execution, step=step)
         return stands
 
@@ -281,6 +281,15 @@ class Journal:
                 logger.debug("the store is away, a result is kept in memory: %s", error)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(wait * 2, 1.0)
+
+    def _has_ended(self, step: StepRecord) -> bool:
+        """Return whether a recorded step is over: the record of a sleep tells when it will be."""
+        ended = step.ended_at
+        return (
+            step.status is StepStatus.COMPLETED
+            and ended is not None
+            and (ended <= self.clock.now())
+        )
 
     def _is_due(self, execution: Execution) -> bool:
         return (

@@ -27,7 +27,7 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.failures import failure_of, is_final, message_of
-from worchflow_core.identities import Identities, Slot, StepCall
+from worchflow_core.identities import DEADLINE, Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import make_retry_policy
@@ -245,7 +245,7 @@ class StepBook:
         """Return the record of a step that is not run but waited, sent or invoked."""
         stands = self.recorded[slot.step_id]
         self._compare(slot.title, stands, kind)
-        if kind != "deadline" and self.plugins.hears("worchflow_step_replayed"):
+        if kind != DEADLINE and self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
         return stands
 

@@ -251,7 +251,8 @@ def step_lines(execution: Execution, recorded: Sequence[StepRecord]) -> list[str
         is_open = item.ended_at is None
         until = (now if not execution.status.is_final else item.started_at) if is_open else None
         end = until or item.ended_at or item.started_at
-        entries.append((item.started_at, end, item.title, "processing" if is_open else "ok"))
+        word = "processing" if is_open else "sleeping" if end > now else "ok"
+        entries.append((item.started_at, end, item.title, word))
     done = {item.step_id for item in recorded}
     counts: dict[str, list[tuple[datetime, datetime, str]]] = {}
     for attempt in execution.attempts:
