@@ -77,12 +77,12 @@ async def test_killed_beside_a_neighbour(arena: Arena) -> None:
 async def test_poison_pill(arena: Arena) -> None:
     """What kills its worker again and again fails; what merely ran beside it is not blamed."""
     poison = await arena.send({"do": "die"}, function="play-followed", expect=Status.FAILED)
-    arena.expected[f"{poison}:on_failure:3"] = Status.COMPLETED
     # They are in the middle of a step when their worker dies the first two times.
     beside = [await arena.send(arena.gate(), ACT) for _ in range(3)]
     await _kill_workers(arena, poison, 1)
     others = [await arena.send(ACT, ACT)]
     execution = await arena.ended_one(poison)
+    arena.expected[f"{poison}:on_failure:{execution.fence}"] = Status.COMPLETED
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"
     assert (execution.crashes, execution.failed_attempts) == (3, 0)
