@@ -173,8 +173,8 @@ def test_a_flood_of_idle_connections_passes(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         count = min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1_000) // 2)
         with Server() as server:
-            for _ in range(count):
-                flood.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            place = ("127.0.0.1", server.port)
+            flood += [socket.create_connection(place, timeout=30) for _ in range(count)]
             deadline = time.monotonic() + 60
             while "total" not in fetched(f"{server.url}/api/stats"):
                 assert time.monotonic() < deadline, "the flood never passed"
