@@ -135,6 +135,11 @@ class Arena:
         self.workers.append(worker)
         return worker
 
+    def start_doomed(self, name: str, write: int, *, after: bool) -> WorkerProcess:
+        """Start a worker that dies at its n-th write: before it leaves, or after it was made."""
+        machine = f"machine {len(self.workers)}"
+        return self._launch(name, {}, machine=machine, dies_at_write=write, dies_after=after)
+
     async def ready(self, worker: WorkerProcess) -> Worker:
         """Return a worker's record once it takes work."""
 

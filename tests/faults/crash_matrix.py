@@ -25,7 +25,7 @@ from worchflow_core.crashpoints import EXIT_CRASHED
 from worchflow_core.testing.fixtures import with_database
 from worchflow_core.testing.servers import MongoServer, RedisServer
 
-AT_ONCE = 6
+AT_ONCE = 8
 """Cells under way at once: they mostly wait for leases to end."""
 _PAUSES = (Status.SLEEPING, Status.WAITING)
 _LATE = {"sweep_interval": "3s"}

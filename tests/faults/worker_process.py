@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.faults.drivers import die_between_deletes
+from tests.faults.drivers import die_at_write, die_between_deletes
 from tests.faults.flows import FUNCTIONS, Tracing
 from worchflow_core import Worchflow, origin
 
@@ -27,6 +27,8 @@ class Order:
         asks: instead of working, ask this of the client: method, arguments.
         dies_between_deletes: die when a store has deleted the steps of an execution, and not yet
             the execution itself.
+        dies_at_write: the number of the write at which to die; 0: none.
+        dies_after: die when that write was made, and not before it.
         machine: a name, to be taken for a process of another machine: its lease alone tells then
             whether it lives. Empty: of this one.
     """
@@ -35,6 +37,8 @@ class Order:
     log: str
     asks: tuple[str, dict[str, object]] | None = None
     dies_between_deletes: bool = False
+    dies_at_write: int = 0
+    dies_after: bool = False
     machine: str = ""
 
 
@@ -58,6 +62,8 @@ def serve(order: Order) -> None:
         origin._place = lambda: order.machine
     if order.dies_between_deletes:
         die_between_deletes()
+    if order.dies_at_write:
+        die_at_write(order.dies_at_write, after=order.dies_after)
     asyncio.run(_work() if order.asks is None else _ask(*order.asks))
 
 
