@@ -272,7 +272,7 @@ class Client:
     async def steps(self, execution_id: str) -> Sequence[StepRecord]:
         """Return the recorded steps of an execution, in order; empty if there are none."""
         steps = (await self._store.steps([execution_id])).get(execution_id, ())
-        return [step for step in steps if step.kind != DEADLINE]
+        return tuple(step for step in steps if step.kind != DEADLINE)
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

@@ -20,7 +20,7 @@ QUICK = {
     "heartbeat": "0.1s",
     "sweep_interval": "0.1s",
     "grace": "5s",
-    "disabled_plugins": "logs,mongo,redis,sample-audit,sqlite",
+    "disabled_plugins": "dashboard,logs,mongo,redis,sample-audit,sample-panel,sqlite",
 }
 """Settings under which what takes half a minute in earnest takes a moment; of the plugins
 only the one in memory."""
