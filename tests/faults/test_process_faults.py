@@ -84,6 +84,7 @@ async def test_poison_pill(arena: Arena) -> None:
     await _kill_workers(arena, poison, 1)
     others = [await arena.send(ACT, ACT)]
     execution = await arena.ended_one(poison)
+    arena.expected[f"{poison}:on_failure:{execution.fence}"] = Status.COMPLETED
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"
     assert (execution.crashes, execution.failed_attempts) == (3, 0)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -141,6 +143,46 @@ def test_many_idle_connections_do_not_keep_the_loop_busy() -> None:
         finally:
             for connection in idle:
                 connection.close()
+
+
+def test_a_huge_or_packed_body_is_refused_unread() -> None:
+    packed = gzip.compress(b'{"name": "a", "data": "' + b"x" * 20_000_000 + b'"}')
+    head = "POST /api/send HTTP/1.1\r\nHost: localhost:%d\r\nContent-Type: application/json\r\n"
+    with Server() as server:
+        for extra, body, wanted in (
+            ("Content-Length: 2147483648\r\n", b"{", {b"413"}),
+            (
+                f"Content-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n",
+                packed,
+                {b"400", b"415"},
+            ),
+        ):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall((head % server.port).encode() + extra.encode() + b"\r\n" + body)
+                assert client.recv(100).split()[1] in wanted, extra
+        assert "total" in fetched(f"{server.url}/api/stats")
+
+
+def test_a_flood_of_idle_connections_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand connections that say nothing are cut off, and then all is as before."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 1.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * 10_000 + 1_000  # both ends are in this process
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, wanted)), hard))
+    flood: list[socket.socket] = []
+    try:
+        count = min(10_000, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1_000) // 2)
+        with Server() as server:
+            place = ("127.0.0.1", server.port)
+            flood += [socket.create_connection(place, timeout=30) for _ in range(count)]
+            deadline = time.monotonic() + 60
+            while "total" not in fetched(f"{server.url}/api/stats"):
+                assert time.monotonic() < deadline, "the flood never passed"
+                time.sleep(0.2)
+    finally:
+        for connection in flood:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # --- where it has to do without ------------------------------------------------------------------
