@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from tests.faults.arena import LEASE, Arena
 from tests.faults.checker import checked
 from worchflow_core import Status
@@ -87,6 +89,7 @@ async def test_poison_pill(arena: Arena) -> None:
     assert execution.error.reason == "worker_lost"
     assert (execution.crashes, execution.failed_attempts) == (3, 0)
     assert arena.runs(poison) == {"1-die": 3}
+    arena.expected[f"{poison}:on_failure:{execution.fence}"] = Status.COMPLETED
     await arena.ended(*beside, *others)
 
 
@@ -116,6 +119,7 @@ async def test_blocked_event_loop(arena: Arena) -> None:
     assert "_blocking (" in logs  # it names what blocks
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_hung_event_loop(arena: Arena) -> None:
     """A loop that does not turn for two leases ends its process; the poison rule applies."""
@@ -128,6 +132,7 @@ async def test_hung_event_loop(arena: Arena) -> None:
     assert execution.error.reason == "worker_lost"
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_out_of_memory(arena: Arena) -> None:
     """A process that is killed for its memory is a crash like any other."""
