@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -65,7 +66,7 @@ async def _migrate(flags: Flags, source: str, target: str, *, dry_run: bool) -> 
         )
     place = store_file(target)
     if dry_run and place is not None and not place.exists():
-        target = "memory://"  # what would be created is as empty, and leaves no file
+        target = f"memory://{uuid4().hex}"  # what would be created is as empty, and leaves no file
     async with AsyncExitStack() as stack:
         stack.callback(plugins.close)
         left = await stack.enter_async_context(plugins.open_store(_kept(source), settings))
