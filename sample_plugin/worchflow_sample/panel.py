@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 from worchflow_core import Execution, Status, hookimpl
-from worchflow_sample.functions.payment import process_payment
 
 
 @hookimpl
@@ -20,6 +19,9 @@ def worchflow_add_dashboard(ui: Any) -> None:
 
 def receipt(execution: Execution) -> str:
     """Return the receipt of a completed payment, and nothing for any other execution."""
+    # Every command loads the plugins: what they need is imported when it is needed.
+    from worchflow_sample.functions.payment import process_payment
+
     if execution.function != process_payment.id or execution.status is not Status.COMPLETED:
         return ""
     # It comes with the dashboard. Text alone would do as well: what is no Markup is escaped.
