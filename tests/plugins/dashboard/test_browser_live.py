@@ -261,18 +261,18 @@ def test_everything_can_be_reached_by_keys(browser: Any, server: Server) -> None
         marked = tab.page.get_attribute("tr.at", "data-key")
         assert marked == ids_of(tab)[0] == "by-keys"
         keys.press("x")
-        assert "1 selected" in tab.text("#bulk")
+        tab.until(lambda: "1 selected" in tab.text("#bulk"))
         keys.press("r")
         tab.until(lambda: "Queued again" in tab.text("#toasts"))
         keys.press("Enter")
         tab.page.wait_for_url("**/executions/by-keys")
         tab.page.wait_for_selector("html.has-js")
         keys.press("c")
-        assert tab.page.is_visible("#confirm")
+        tab.until(lambda: tab.page.is_visible("#confirm"))
         keys.press("Escape")
         tab.until(lambda: not tab.page.is_visible("#confirm"))
         keys.press("?")
-        assert tab.page.is_visible("#help")
+        tab.until(lambda: tab.page.is_visible("#help"))
         keys.press("Escape")
         tab.until(lambda: not tab.page.is_visible("#help"))
         for key, path in (("f", "/functions"), ("w", "/workers"), ("n", "/send"), ("e", "/")):
@@ -282,7 +282,7 @@ def test_everything_can_be_reached_by_keys(browser: Any, server: Server) -> None
             tab.page.wait_for_selector("html.has-js")
         keys.press("/")
         keys.type("jjj")  # typed, not obeyed
-        assert tab.page.input_value("#search") == "jjj"
+        tab.until(lambda: tab.page.input_value("#search") == "jjj")
         keys.press("Control+Enter")
 
 
