@@ -13,7 +13,7 @@ from worchflow_core.client import Client, ExecutionHandle
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
 from worchflow_core.models import Execution, StepRecord
-from worchflow_core.sending import Send
+from worchflow_core.sending import Send, SentEvent
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,7 +147,15 @@ class BlockingClient:
         handles = self.wait_for(self.client.send_many(events))
         return [BlockingHandle(self, handle) for handle in handles]
 
-    send_event = _blocking(Client.send_event)
+    def send_event(
+        self, name: str, data: Any = None, **options: Any
+    ) -> SentEvent[BlockingHandle[Any]]:
+        """Send an event to all who subscribe to it or wait for it; see `Client.send_event`."""
+        sent = self.wait_for(self.client.send_event(name, data, **options))
+        handles = tuple(BlockingHandle(self, handle) for handle in sent.executions)
+        return SentEvent(id=sent.id, name=sent.name, executions=handles)
+
+    subscribers = _blocking(Client.subscribers)
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
