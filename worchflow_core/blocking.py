@@ -39,6 +39,7 @@ class BlockingHandle(Generic[ResultT]):
         self._client = client
         self._handle = handle
         self.id = handle.id
+        self.function = handle.function
         self.is_new = handle.is_new
 
     def __repr__(self) -> str:

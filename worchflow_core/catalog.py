@@ -57,6 +57,10 @@ class FunctionInfo:
         """Return (path, what is wrong) for each place where event data does not fit."""
         return [] if self.schema is None else schemas.problems(self.schema, data)
 
+    def subscribes(self, name: str) -> bool:
+        """Return whether an event of this name may run it, whatever the event's data."""
+        return any(trigger.covers(name) for trigger in self.triggers)
+
     def template(self) -> Any:
         """Return event data to begin with: required fields with defaults or sample values."""
         return schemas.template(self.schema)

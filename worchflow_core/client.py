@@ -58,13 +58,15 @@ class ExecutionHandle(Generic[ResultT]):
 
     Attributes:
         id: the execution's id.
+        function: the id of the function that runs.
         is_new: False when an earlier send with this id had created it.
     """
 
     def __init__(
-        self, client: Client, execution_id: str, codec: Codec | None, *, is_new: bool
+        self, client: Client, execution: Execution, codec: Codec | None, *, is_new: bool
     ) -> None:
-        self.id = execution_id
+        self.id = execution.id
+        self.function = execution.function
         self.is_new = is_new
         self._client = client
         self._codec = codec
@@ -211,7 +213,7 @@ class Client:
                         "choose another id, or send what was sent before"
                     )
                 handles.append(
-                    ExecutionHandle(self, execution.id, codec, is_new=answer is Created.NEW)
+                    ExecutionHandle(self, execution, codec, is_new=answer is Created.NEW)
                 )
         return handles
 
@@ -247,7 +249,7 @@ class Client:
         delivery = await self._within(event.id, self._informer.deliver(event, tags))
         handles = [
             ExecutionHandle[Any](
-                self, item.id, self._result_codec(item.function), is_new=answer is Created.NEW
+                self, item, self._result_codec(item.function), is_new=answer is Created.NEW
             )
             for item, answer in delivery.executions
         ]
@@ -475,7 +477,7 @@ class Client:
         )
         await self._create([execution])
         codec = self._result_codec(function_id)
-        return ExecutionHandle(self, execution.id, codec, is_new=True)
+        return ExecutionHandle(self, execution, codec, is_new=True)
 
     async def close(self) -> None:
         """Stop waiting for results; the application closes the backends."""

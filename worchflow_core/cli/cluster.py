@@ -108,6 +108,8 @@ async def _functions(
 def _function_document(
     item: FunctionInfo, live: dict[str, int], counts: dict[str, dict[str, int]], counted: bool
 ) -> dict[str, Any]:
+    from worchflow_core.triggers import to_wire
+
     document: dict[str, Any] = {
         "id": item.id,
         "description": item.description,
@@ -115,6 +117,7 @@ def _function_document(
         "cron": item.cron,
         "zone": item.zone,
         "every": item.every,
+        "triggers": [to_wire(trigger) for trigger in item.triggers],
         "retries": item.retries,
         "timeout": item.timeout,
         "distribution": item.distribution,
@@ -134,12 +137,14 @@ def _function_table(
     with_counts: bool,
 ) -> None:
     from worchflow_core.cli.tables import Column, table
+    from worchflow_core.triggers import shown
     from worchflow_core.words import printable
 
     columns = [
         Column(title="FUNCTION", shrinks=True),
         Column(title="PACKAGE", shrinks=True),
         Column(title="SCHEDULE"),
+        Column(title="EVENTS", shrinks=True),
         Column(title="RETRIES", is_number=True),
         Column(title="WORKERS", is_number=True),
     ]
@@ -155,6 +160,7 @@ def _function_table(
                 printable(item.id),
                 printable(package, 60),
                 printable(item.cron or (f"every {item.every}" if item.every else "-")),
+                printable(", ".join(map(shown, item.triggers)) or "-", 60),
                 str(item.retries),
                 str(live.get(item.id, 0)),
                 *(f"{ended.get(name, 0):,}" for name in names),
