@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,14 @@ class Trigger:
 
     name: str
     match: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __str__(self) -> str:
+        """Return it in one line for people: `payment/failed (region = "eu")`."""
+        fields = ", ".join(
+            f"{field} = {json.dumps(value, ensure_ascii=False)}"
+            for field, value in self.match.items()
+        )
+        return f"{self.name} ({fields})" if fields else self.name
 
     def covers(self, name: str) -> bool:
         """Return whether an event of this name may be meant, whatever its data."""
@@ -74,8 +83,8 @@ def parse_triggers(triggers: Iterable[Trigger | str]) -> tuple[Trigger, ...]:
 
 
 def to_wire(trigger: Trigger) -> dict[str, Any]:
-    """Return a trigger as JSON shows it; `match` only where there is one."""
-    return {"name": trigger.name, **({"match": dict(trigger.match)} if trigger.match else {})}
+    """Return a trigger as JSON shows it."""
+    return {"name": trigger.name, "match": dict(trigger.match)}
 
 
 def from_wire(documents: Any) -> tuple[Trigger, ...]:
@@ -87,16 +96,6 @@ def from_wire(documents: Any) -> tuple[Trigger, ...]:
         except (InvalidInput, AttributeError, KeyError, TypeError):
             continue
     return tuple(found)
-
-
-def shown(trigger: Trigger) -> str:
-    """Return a trigger in one line for people: `payment/failed (region = "eu")`."""
-    import json
-
-    fields = ", ".join(
-        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in trigger.match.items()
-    )
-    return f"{trigger.name} ({fields})" if fields else trigger.name
 
 
 def _checked(item: Trigger | str) -> Trigger:

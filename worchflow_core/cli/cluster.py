@@ -137,7 +137,6 @@ def _function_table(
     with_counts: bool,
 ) -> None:
     from worchflow_core.cli.tables import Column, table
-    from worchflow_core.triggers import shown
     from worchflow_core.words import printable
 
     columns = [
@@ -160,7 +159,7 @@ def _function_table(
                 printable(item.id),
                 printable(package, 60),
                 printable(item.cron or (f"every {item.every}" if item.every else "-")),
-                printable(", ".join(map(shown, item.triggers)) or "-", 60),
+                printable(", ".join(map(str, item.triggers)) or "-", 60),
                 str(item.retries),
                 str(live.get(item.id, 0)),
                 *(f"{ended.get(name, 0):,}" for name in names),

@@ -77,8 +77,19 @@ async def tell(
     value: Any,
     known: Sequence[FunctionInfo],
     flags: Flags,
+    *,
+    with_ids: bool,
 ) -> None:
-    """Print the ids of an event's executions to stdout, what became of it to stderr."""
+    """Print the ids of an event's executions to stdout, what became of it to stderr.
+
+    Args:
+        app: the application that sent it.
+        sent: the event.
+        value: its data.
+        known: the functions there are.
+        flags: how to print.
+        with_ids: False where results follow on stdout instead.
+    """
     from worchflow_core.cli.send import warn_of_missing_workers
 
     if not flags.quiet and not flags.json:
@@ -87,6 +98,8 @@ async def tell(
         if any(handle.function == info.id for handle in sent.executions):
             _warn_of_misfit(info, value)
     await warn_of_missing_workers(app, [handle.function for handle in sent.executions])
+    if not with_ids:
+        return
     if flags.json:
         items = [
             {"executionId": item.id, "function": item.function, "isNew": item.is_new}

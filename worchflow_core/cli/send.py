@@ -100,7 +100,7 @@ def send(
                 events.check_options(function, known, delay=delay, at=at, count=count)
                 value = event_data(text, fields, events.typed(function, known), app, function)
                 sent = await events.send(app, function, value, execution_id, tag or [], flags)
-                await events.tell(app, sent, value, known, flags)
+                await events.tell(app, sent, value, known, flags, with_ids=not wait)
                 return await _await(app, list(sent.executions), limit) if wait else exits.DONE
             info = _named(app, function, known, force=force, hint=_UNKNOWN)
             value = event_data(text, fields, info, app, function)
