@@ -165,6 +165,7 @@ class BlockingClient:
     tally = _blocking(Client.tally)
     workers = _blocking(Client.workers)
     functions = _blocking(Client.functions)
+    forget_function = _blocking(Client.forget_function)
     schedules = _blocking(Client.schedules)
     wait = _blocking(Client.wait)
     result = _blocking(Client.result)

@@ -10,11 +10,13 @@ from typing import Any
 from worchflow_core import schemas, triggers
 from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
+from worchflow_core.errors import NotAllowed, NotFound
 from worchflow_core.functions import Function
-from worchflow_core.models import Record
-from worchflow_core.protocols import Records
+from worchflow_core.models import Record, WorkerState
+from worchflow_core.protocols import Records, Store
 from worchflow_core.records import read_record
 from worchflow_core.triggers import Trigger
+from worchflow_core.validation import check_function_id
 
 KIND = "function"
 
@@ -108,6 +110,23 @@ async def read(records: Records) -> list[FunctionInfo]:
         found += [_from_body(record.body) for record in page]
         after = page[-1].key
     return found
+
+
+async def forget(function_id: str, store: Store) -> None:
+    """Delete the description of a function.
+
+    Raises:
+        InvalidInput: this is no function's id.
+        NotFound: there is none.
+        NotAllowed: a worker that is not dead has the function.
+    """
+    check_function_id(function_id)
+    if await read_record(store.records, KIND, function_id) is None:
+        raise NotFound(f"no worker has described a function {function_id!r}")
+    for worker in await store.workers():
+        if worker.state is not WorkerState.DEAD and function_id in worker.functions:
+            raise NotAllowed(f"worker {worker.name} has {function_id!r}; stop it first")
+    await store.records.delete(KIND, [function_id])
 
 
 def _to_body(info: FunctionInfo) -> str:

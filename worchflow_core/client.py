@@ -321,6 +321,16 @@ class Client:
         known.update((info.id, info) for info in await catalog.read(self._store.records))
         return [known[name] for name in sorted(known)]
 
+    async def forget_function(self, function_id: str) -> None:
+        """Forget the description of a function that was removed; events run it no longer.
+
+        Raises:
+            InvalidInput: this is no function's id.
+            NotFound: no worker has described it.
+            NotAllowed: a live worker has it, and would describe it again.
+        """
+        await catalog.forget(function_id, self._store)
+
     async def schedules(self) -> Sequence[ScheduleInfo]:
         """Return the schedules that schedulers have registered with this store, by function."""
         return await self._timetable.read()

@@ -23,6 +23,8 @@ from worchflow_core import (
     FunctionError,
     IdempotencyConflict,
     InvalidInput,
+    NotAllowed,
+    NotFound,
     Status,
     Step,
     StoreUnavailable,
@@ -810,6 +812,25 @@ def test_descriptions_tell_triggers_and_priority() -> None:
         assert first == catalog.describe(invoice)
         assert first.triggers == invoice.triggers
         assert (second.priority, second.tags) == (3, ("stock",))
+
+    run(main())
+
+
+def test_a_removed_function_runs_for_events_until_it_is_forgotten(url: str) -> None:
+    async def main() -> None:
+        async with opened(url, unrelated) as app:
+            await published(app, stock)
+            async with worker_of(app):
+                with pytest.raises(NotAllowed, match="has 'unrelated'; stop it first"):
+                    await app.client.forget_function("unrelated")
+            assert await app.client.subscribers("order/paid") == ("stock",)
+            await app.client.forget_function("stock")
+        async with opened(url) as app:
+            assert await app.client.subscribers("order/paid") == ()
+            with pytest.raises(NotFound, match="'stock'"):
+                await app.client.forget_function("stock")
+            with pytest.raises(InvalidInput, match="function id"):
+                await app.client.forget_function("\0")
 
     run(main())
 

@@ -34,6 +34,9 @@ def functions(
     installed: Annotated[
         bool, typer.Option("--installed", help="Also those of packages installed here.")
     ] = False,
+    forget: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Forget one that no live worker has.")
+    ] = None,
 ) -> None:
     """List the functions that workers have described to the store.
 
@@ -45,6 +48,11 @@ def functions(
     is_local = installed or bool(flags.module)
 
     async def main() -> None:
+        if forget is not None:
+            async with existing(flags) as app:
+                await app.client.forget_function(forget)
+            output.say(f"{forget} is forgotten: events run it no longer")
+            return
         try:
             require_file(load_app(flags, functions=()))
         except exits.CommandError:  # nothing was sent yet; what is installed can still be told

@@ -90,14 +90,14 @@ async def tell(
         flags: how to print.
         with_ids: False where results follow on stdout instead.
     """
-    from worchflow_core.cli.send import warn_of_missing_workers
+    from worchflow_core.cli import announce
 
     if not flags.quiet and not flags.json:
         _say(sent)
     for info in known:
         if any(handle.function == info.id for handle in sent.executions):
             _warn_of_misfit(info, value)
-    await warn_of_missing_workers(app, [handle.function for handle in sent.executions])
+    await announce.warn_of_missing_workers(app, [handle.function for handle in sent.executions])
     if not with_ids:
         return
     if flags.json:

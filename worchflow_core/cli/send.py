@@ -250,6 +250,8 @@ async def _send(
 async def _tell(
     app: Worchflow, function: str, handles: list[ExecutionHandle[Any]], flags: Flags
 ) -> None:
+    from worchflow_core.cli import announce
+
     if not flags.quiet and not flags.json:
         new = [handle for handle in handles if handle.is_new]
         if len(handles) > 1:
@@ -258,20 +260,7 @@ async def _tell(
             output.say(f"queued {handles[0].id}")
         else:
             output.say(f"{handles[0].id} was sent before; nothing new was created")
-    await warn_of_missing_workers(app, [function])
-
-
-async def warn_of_missing_workers(app: Worchflow, functions: Sequence[str]) -> None:
-    """Warn of each function that no live worker has, naming the store that was asked."""
-    from worchflow_core.cli.opening import store_file
-    from worchflow_core.doctor import live_workers_with, no_worker
-
-    workers = await app.client.workers() if functions else ()
-    for function in functions:
-        if not live_workers_with(function, workers):
-            path = store_file(app.choice.store_url)
-            place = str(path) if path else app.journal.store.describe()
-            output.warn(f"{no_worker(function)} on {place}; start one there: worchflow worker")
+    await announce.warn_of_missing_workers(app, [function])
 
 
 def _print_handles(handles: list[ExecutionHandle[Any]], flags: Flags) -> None:

@@ -89,7 +89,6 @@ def test_waiting_prints_the_results_alone(
     cli: Callable[..., Any], program: Callable[..., Any], shop: str
 ) -> None:
     worker = program("worker", "-m", shop, "--no-scheduler")
-    worker.until("working")
     done = cli("send", "order/paid", '{"id": 7, "region": "eu"}', "-m", shop, "--wait")
     assert done.code == 0, done.err
     assert [json.loads(line) for line in done.out.splitlines()] == [7, "order/paid 7"]
@@ -155,3 +154,14 @@ def test_functions_shows_what_they_subscribe_to(cli: Callable[..., Any], shop: s
     }
     assert items["stock"] == [{"name": "order/*", "match": {}}]
     assert items["invoice"] == [{"name": "order/paid", "match": {"region": "eu"}}]
+
+
+def test_a_removed_function_is_forgotten_on_request(cli: Callable[..., Any], shop: str) -> None:
+    assert cli("worker", "--burst", "-m", shop).code == 0
+    assert cli("send", "order/sent", '{"id": 1}', "-q").out
+    done = cli("functions", "--forget", "stock")
+    assert (done.code, done.out) == (0, "")
+    assert "stock is forgotten" in done.err
+    assert cli("send", "order/sent", '{"id": 1}').code == exits.USAGE
+    assert cli("functions", "--forget", "stock").code == exits.NOT_FOUND
+    assert cli("functions", "--forget", "a\nb").code == exits.USAGE
