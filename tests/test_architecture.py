@@ -48,6 +48,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "matching",
         "protocols",
         "rules",
         "schemas",
@@ -57,7 +58,9 @@ LAYERS = (
     ),
     (
         "annotations",
+        "records",
         "schedules",
+        "triggers",
     ),
     (
         "asides",
@@ -76,6 +79,7 @@ LAYERS = (
     ),
     (
         "plugins",
+        "subscriptions",
     ),
     (
         "discovery",
@@ -92,6 +96,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "informing",
     ),
     (
         "client",

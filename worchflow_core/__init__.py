@@ -280,6 +280,9 @@ if TYPE_CHECKING:
     from worchflow_core.sending import (
         Send as Send,
     )
+    from worchflow_core.sending import (
+        SentEvent as SentEvent,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -303,6 +306,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
+    )
+    from worchflow_core.triggers import (
+        Trigger as Trigger,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -422,7 +428,7 @@ _HOMES = {
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
-    "sending": ("Send",),
+    "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
@@ -437,6 +443,7 @@ _HOMES = {
         "urgency",
     ),
     "timetable": ("ScheduleInfo",),
+    "triggers": ("Trigger",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

@@ -28,12 +28,14 @@ from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, watch_key
+from worchflow_core.matching import check_match
 from worchflow_core.models import Execution, Status, StepRecord
 from worchflow_core.signals import Superseded, Suspend
 from worchflow_core.step import Answer, Watch
 from worchflow_core.stepbook import StepBook
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.transitions import wake
-from worchflow_core.validation import check_function_id
+from worchflow_core.validation import check_event_name, check_function_id
 
 IN_PLACE = timedelta(seconds=1)
 """Sleeps shorter than this are waited out in the slot: giving it back would cost more."""
@@ -43,11 +45,18 @@ class Control:
     """What an attempt's control-flow steps do; the faces of `step` fix the identities."""
 
     def __init__(
-        self, book: StepBook, journal: Journal, registry: Registry, lease: Lease, max_payload: int
+        self,
+        book: StepBook,
+        journal: Journal,
+        registry: Registry,
+        subscriptions: Subscriptions,
+        lease: Lease,
+        max_payload: int,
     ) -> None:
         self._book = book
         self._journal = journal
         self._registry = registry
+        self._subscriptions = subscriptions
         self._lease = lease
         self._max_payload = max_payload
         self._mailbox = Mailbox(journal)
@@ -101,9 +110,7 @@ class Control:
     async def _look(self, watches: Sequence[Watch]) -> tuple[Watch, StoredEvent] | None:
         book = self._book
         async with book.looking:  # two waits of one attempt must not take the same event
-            found = await self._mailbox.look(
-                watches, since=book.execution.created_at, taken=book.taken
-            )
+            found = await self._mailbox.look(watches, waiter=book.execution, taken=book.taken)
             if found is not None:
                 book.taken.add(found[1].id)
             return found
@@ -139,12 +146,19 @@ class Control:
             return str(json.loads(book.replayed(slot, "send").result or "{}")["id"])
         event_id = derived_id(f"{book.execution.id}:{slot.step_id}")
         payload = self._encode(f"event data of step {slot.title!r}", data)
-        function = self._registry.get(check_function_id(name))
+        function = self._registry.get(name) if isinstance(name, str) else None
         if function is not None:
             await self._create(function, payload, event_id, parent=None)
         else:
-            now = book.clock.now()
-            await self._mailbox.put(StoredEvent(id=event_id, name=name, data=payload, at=now))
+            event = StoredEvent(
+                id=event_id,
+                name=check_event_name(name),
+                data=payload,
+                at=book.clock.now(),
+                subscribers=await self._subscriptions.of(name, payload),
+                headers=book.execution.headers,
+            )
+            await self._mailbox.put(event)
         stands = await self._record(slot, "send", {"id": event_id, "name": name})
         return str(json.loads(stands.result or "{}")["id"])
 
@@ -267,8 +281,8 @@ async def look_again(book: StepBook, journal: Journal, settled: Execution) -> No
     """Wake an execution at once if what it waits for came while it was being settled."""
     is_there = False
     if book.watches:
-        since, taken = settled.created_at, book.taken
-        is_there = bool(await Mailbox(journal).look(book.watches, since=since, taken=taken))
+        found = await Mailbox(journal).look(book.watches, waiter=settled, taken=book.taken)
+        is_there = bool(found)
     if book.children and not is_there:
         children = await journal.store.get(book.children)
         is_there = any(item.status.is_final for item in children)
@@ -298,14 +312,10 @@ def checked_moment(title: str, moment: datetime) -> datetime:
 
 def checked_watch(title: str, name: str, match: Mapping[str, Any] | None) -> Watch:
     """Return what to wait for; raise `InvalidInput` where name or match cannot be taken."""
-    fields = dict(match or {})
-    for field, value in fields.items():
-        if not isinstance(field, str) or not isinstance(value, (str, int, float, bool, type(None))):
-            raise InvalidInput(
-                f"step {title!r}: match {field!r} must compare a field with text, a number, a "
-                "boolean or None"
-            )
-    return Watch(name=check_function_id(name), match=fields)
+    try:
+        return Watch(name=check_event_name(name), match=check_match(match))
+    except InvalidInput as error:
+        raise InvalidInput(f"step {title!r}: {error}") from None
 
 
 def check_wait(title: str, watches: Sequence[Watch], on_timeout: str) -> None:

@@ -220,6 +220,14 @@ async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return [value]
 
 
+@function(id="subscriber", retries=0, triggers=["shout*"])
+async def subscriber(event: Event[Any], step: Step) -> list[str]:
+    """Run for an event."""
+    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    note("saw", event.id, "1-act", value)
+    return [value]
+
+
 @function(id="play-followed", retries=0, on_success=follow_up, on_failure=follow_up)
 async def play_followed(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Run the steps, and be followed by another execution however it ends."""
@@ -247,4 +255,4 @@ async def count(event: Event[dict[str, str]], step: Step) -> str:
     return await step.run("add", add)
 
 
-FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)
+FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up, subscriber)
