@@ -57,6 +57,8 @@ LAYERS = (
     ),
     (
         "annotations",
+        "lookup",
+        "offset",
         "schedules",
     ),
     (

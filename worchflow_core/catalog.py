@@ -11,6 +11,7 @@ from worchflow_core import schemas
 from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
 from worchflow_core.functions import Function
+from worchflow_core.lookup import read_record
 from worchflow_core.models import Record
 from worchflow_core.protocols import Records
 
@@ -82,12 +83,10 @@ async def publish(functions: Iterable[Function[Any, Any]], records: Records) -> 
         [Record(kind=KIND, key=key, body=body) for key, body in bodies.items()]
     )
     for key in bodies.keys() - set(new):
-        # Just before this key and after its neighbour: no id holds a tilde, which sorts last.
-        before = key[:-1] + chr(ord(key[-1]) - 1) + "~" * 128
-        for record in await records.scan(KIND, after=before, until=key + "\0", limit=10):
-            if record.key == key and record.body != bodies[key]:
-                changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
-                await records.replace([changed])
+        record = await read_record(records, KIND, key)
+        if record is not None and record.body != bodies[key]:
+            changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
+            await records.replace([changed])
 
 
 async def read(records: Records) -> list[FunctionInfo]:

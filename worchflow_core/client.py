@@ -40,6 +40,7 @@ from worchflow_core.models import (
     Tally,
     Worker,
 )
+from worchflow_core.offset import measure
 from worchflow_core.query import Page
 from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
@@ -228,6 +229,7 @@ class Client:
 
         Raises:
             InvalidInput: something given cannot be taken; nothing was written.
+            IdempotencyConflict: the id was given to another event.
             StoreUnavailable: the store did not answer; sending again with the same id is safe.
         """
         if self._registry.get(check_function_id(name)) is not None:
@@ -242,23 +244,28 @@ class Client:
         Raises:
             NotFound: there is no such execution.
             NotAllowed: it has ended.
+            InvalidInput, IdempotencyConflict, StoreUnavailable: as `send_event` does.
         """
         execution = await self.get(execution_id)
         if execution.status.is_final:
             raise NotAllowed(f"execution {execution_id} is {execution.status} already")
-        return await self._put(f"{check_function_id(name)}@{execution_id}", data, id)
+        return await self._put(check_function_id(name), data, id, to=execution_id)
 
-    async def _put(self, name: str, data: Any, id: str | None) -> str:
+    async def _put(self, name: str, data: Any, id: str | None, to: str | None = None) -> str:
         codec = Codec(UNTYPED, f"event data of {name}")
         payload, _ = codec.encode(data, limit=self._settings.max_payload)
-        event = StoredEvent(
-            id=str(uuid4()) if id is None else check_execution_id(id),
-            name=name,
-            data=payload,
-            at=self._journal.clock.now(),
-        )
-        await Mailbox(self._journal).put(event)
-        return event.id
+        event_id = str(uuid4()) if id is None else check_execution_id(id)
+        clock = self._journal.clock
+        if not clock.is_measured:  # a waiter compares when it was sent with when it began
+            await measure(self._store, clock, self._settings.lease)
+        event = StoredEvent(id=event_id, name=name, data=payload, at=clock.now(), to=to)
+        stands = await Mailbox(self._journal).put(event)
+        if (stands.name, stands.data, stands.to) != (name, payload, to):
+            raise IdempotencyConflict(
+                f"event {event_id!r} was sent with another name, other data or to another "
+                "execution; choose another id, or send what was sent before"
+            )
+        return event_id
 
     # --- reading --------------------------------------------------------------------------------
 

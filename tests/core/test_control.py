@@ -4,9 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -33,11 +31,6 @@ from .support import run, until
 def pauses_are_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short sleeps suspend too, so that the tests need not sleep long."""
     monkeypatch.setattr(control, "IN_PLACE", timedelta(0))
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{uuid4().hex}" if request.param == "memory" else f"sqlite:///{tmp_path}/w.db"
 
 
 class Working:
