@@ -58,7 +58,8 @@ LAYERS = (
     ),
     (
         "annotations",
-        "records",
+        "lookup",
+        "offset",
         "schedules",
         "triggers",
     ),

@@ -12,9 +12,9 @@ from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
 from worchflow_core.errors import NotAllowed, NotFound
 from worchflow_core.functions import Function
+from worchflow_core.lookup import read_record
 from worchflow_core.models import Record, WorkerState
 from worchflow_core.protocols import Records, Store
-from worchflow_core.records import read_record
 from worchflow_core.triggers import Trigger
 from worchflow_core.validation import check_function_id
 

@@ -107,7 +107,7 @@ class Client:
         self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
         self._changer = Changer(journal, registry)
-        self._informer = Informer(journal, registry, settings.max_payload)
+        self._informer = Informer(journal, registry, settings)
         journal.on_settled.append(self._results.settled)
 
     # --- sending --------------------------------------------------------------------------------
@@ -263,7 +263,8 @@ class Client:
         Raises:
             NotFound: there is no such execution.
             NotAllowed: it has ended.
-            IdempotencyConflict: the id stands for another name or other data; nothing was written.
+            IdempotencyConflict: the id stands for another event; nothing was written.
+            InvalidInput, StoreUnavailable: as `send_event` does.
         """
         event = self._informer.signal(name, execution_id, data, id)
         execution = await self.get(execution_id)

@@ -27,14 +27,14 @@ from worchflow_core.identities import DEADLINE, Slot
 from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
-from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, watch_key
+from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, wait_keys
 from worchflow_core.matching import check_match
-from worchflow_core.models import Execution, Status, StepRecord
+from worchflow_core.models import Execution, Failure, Status, StepRecord
 from worchflow_core.signals import Superseded, Suspend
 from worchflow_core.step import Answer, Watch
 from worchflow_core.stepbook import StepBook
 from worchflow_core.subscriptions import Subscriptions
-from worchflow_core.transitions import wake
+from worchflow_core.transitions import looked
 from worchflow_core.validation import check_event_name, check_function_id
 
 IN_PLACE = timedelta(seconds=1)
@@ -84,9 +84,6 @@ class Control:
         book = self._book
         if slot.step_id in book.recorded:
             return self._answer(slot, book.replayed(slot, "wait"), on_timeout)
-        execution = book.execution
-        mine = [Watch(name=f"{item.name}@{execution.id}", match=item.match) for item in watches]
-        watches = [*watches, *mine]
         until = await self._deadline(slot, timeout)
         await self._mailbox.announce(watches)
         found = await self._look(watches)
@@ -97,22 +94,22 @@ class Control:
                 return self._answer(slot, stands, on_timeout)
         if found is None:
             book.watches += watches
-            raise book.pause(Suspend(until, tuple(watch_key(item) for item in watches)))
-        event = found[1]
+            keys = [key for item in watches for key in wait_keys(item, book.execution.id)]
+            raise book.pause(Suspend(until, tuple(keys)))
         body = {
-            "event": event.id,
-            "name": event.name.partition("@")[0],
-            "data": json.loads(event.data),
-            "at": to_millis(event.at),
+            "event": found.id,
+            "name": found.name,
+            "data": json.loads(found.data),
+            "at": to_millis(found.at),
         }
         return self._answer(slot, await self._record(slot, "wait", body), on_timeout)
 
-    async def _look(self, watches: Sequence[Watch]) -> tuple[Watch, StoredEvent] | None:
+    async def _look(self, watches: Sequence[Watch]) -> StoredEvent | None:
         book = self._book
         async with book.looking:  # two waits of one attempt must not take the same event
-            found = await self._mailbox.look(watches, waiter=book.execution, taken=book.taken)
+            found = await self._mailbox.look(watches, book.execution, book.taken)
             if found is not None:
-                book.taken.add(found[1].id)
+                book.taken.add(found.id)
             return found
 
     async def _deadline(self, slot: Slot, timeout: timedelta | None) -> datetime | None:
@@ -194,6 +191,7 @@ class Control:
                 "result": json.loads(child.result) if child.result is not None else None,
                 "error": child.error.type if child.error else None,
                 "message": child.error.message if child.error else None,
+                "reason": child.error.reason if child.error else None,
             }
             return self._child_result(await self._record(slot, "invoke", body), target)
         if until is not None and until <= book.clock.now():
@@ -209,9 +207,12 @@ class Control:
         if body["status"] == Status.COMPLETED:
             codec = target.result_codec if target else Codec(UNTYPED, "result")
             return codec.decode(json.dumps(body["result"]))
-        message = f"{body['error'] or 'it'}: {body['message'] or body['status']}"
-        kind = ExecutionCancelled if body["status"] == Status.CANCELLED else ExecutionFailed
-        raise kind(body["child"], None, message)
+        if body["status"] == Status.CANCELLED:
+            raise ExecutionCancelled(body["child"], None, "was cancelled")
+        failure = None
+        if body["error"] is not None:
+            failure = Failure(type=body["error"], message=body["message"], reason=body["reason"])
+        raise ExecutionFailed(body["child"], failure)
 
     async def _create(
         self,
@@ -278,16 +279,19 @@ class Control:
 
 
 async def look_again(book: StepBook, journal: Journal, settled: Execution) -> None:
-    """Wake an execution at once if what it waits for came while it was being settled."""
+    """Wake an execution at once if what it waits for came while it was being settled.
+
+    Only then is it noted that nothing is left to be done for it: until that is stored, a sweep
+    would wake it, because whoever was to look may have died.
+    """
     is_there = False
     if book.watches:
-        found = await Mailbox(journal).look(book.watches, waiter=settled, taken=book.taken)
-        is_there = bool(found)
+        is_there = bool(await Mailbox(journal).look(book.watches, settled, book.taken))
     if book.children and not is_there:
         children = await journal.store.get(book.children)
         is_there = any(item.status.is_final for item in children)
-    if is_there:
-        await journal.update([(settled, wake(settled, now=journal.clock.now()))])
+    change = looked(settled, is_there=is_there, now=journal.clock.now())
+    await journal.update([(settled, change)])
 
 
 def span_of(title: str, timeout: Duration | None) -> timedelta | None:

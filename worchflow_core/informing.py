@@ -12,7 +12,9 @@ from worchflow_core.errors import InvalidInput
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.mailbox import Delivery, Mailbox, StoredEvent
+from worchflow_core.offset import measure
 from worchflow_core.sending import check_headers
+from worchflow_core.settings import Settings
 from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.validation import check_event_name, check_execution_id, check_tags
 
@@ -23,13 +25,13 @@ class Informer:
     Args:
         journal: where everything is written.
         registry: the functions that this process has.
-        max_payload: the most bytes that an event's data may take.
+        settings: how much an event's data may take, and for how long a worker is believed.
     """
 
-    def __init__(self, journal: Journal, registry: Registry, max_payload: int) -> None:
+    def __init__(self, journal: Journal, registry: Registry, settings: Settings) -> None:
         self._journal = journal
         self._registry = registry
-        self._max_payload = max_payload
+        self._settings = settings
         self._subscriptions = Subscriptions(registry, journal.store.records)
 
     def event(
@@ -43,7 +45,7 @@ class Informer:
 
     def signal(self, name: str, execution_id: str, data: Any, id: str | None = None) -> StoredEvent:
         """Return an event for one execution; raise `InvalidInput` as `event` does."""
-        return self._event(f"{check_event_name(name)}@{execution_id}", data, id)
+        return replace(self._event(check_event_name(name), data, id), to=execution_id)
 
     async def deliver(self, event: StoredEvent, tags: Iterable[str] = ()) -> Delivery:
         """Keep an event, run who subscribes to it, wake who waits for it.
@@ -57,21 +59,29 @@ class Informer:
             StoreUnavailable: the store did not answer; doing it again is safe.
         """
         subscribers = await self._subscriptions.of(event.name, event.data, check_tags(tags))
-        event = replace(event, subscribers=subscribers)
+        event = replace(await self._timed(event), subscribers=subscribers)
         return await Mailbox(self._journal).put(event, is_strict=True)
 
     async def deliver_signal(self, event: StoredEvent) -> Delivery:
         """Keep what `signal` returned and wake the execution; raise as `deliver` does."""
-        return await Mailbox(self._journal).put(event, is_strict=True)
+        return await Mailbox(self._journal).put(await self._timed(event), is_strict=True)
 
     async def subscribers(self, name: str, data: Any) -> tuple[str, ...]:
         """Return the ids of the functions that an event would run now."""
         event = self.event(name, data)
         return tuple(item.function for item in await self._subscriptions.of(name, event.data))
 
+    async def _timed(self, event: StoredEvent) -> StoredEvent:
+        """Return an event as sent by the store's clock: who waits compares it with its own."""
+        clock = self._journal.clock
+        if clock.is_measured:
+            return event
+        await measure(self._journal.store, clock, self._settings.lease)
+        return replace(event, at=clock.now())
+
     def _event(self, name: str, data: Any, id: str | None) -> StoredEvent:
         codec = Codec(UNTYPED, f"event data of {name}")
-        payload, _ = codec.encode(data, limit=self._max_payload)
+        payload, _ = codec.encode(data, limit=self._settings.max_payload)
         return StoredEvent(
             id=str(uuid4()) if id is None else check_execution_id(id),
             name=name,

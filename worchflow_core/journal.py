@@ -203,11 +203,16 @@ class Journal:
             self._plugins.notify("worchflow_execution_superseded", execution=execution)
 
     async def update(
-        self, pairs: Sequence[tuple[Execution, Change]], *, point: str = "after_update"
+        self,
+        pairs: Sequence[tuple[Execution, Change]],
+        *,
+        point: str = "after_update",
+        hinted: Collection[str] | None = None,
     ) -> list[tuple[Execution, Execution]]:
         """Apply changes outside an attempt (cancel, retry, sweep); return (before, after) applied.
 
         What became due now is hinted, what ended is told; `point` is the crash point before that.
+        With `hinted`, only executions of those functions are hinted.
         """
         if not pairs:
             return []
@@ -220,7 +225,8 @@ class Journal:
         ]
         afterwards = [after for before, after in done if after.status is not before.status]
         self._asides.mirror(afterwards)
-        self.hint([after for before, after in done if self._wants_hint(before, after)])
+        due = [after for before, after in done if self._wants_hint(before, after)]
+        self.hint([item for item in due if hinted is None or item.function in hinted])
         for after in afterwards:
             self._tell_settled(after)
         return done

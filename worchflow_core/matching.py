@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +11,7 @@ from worchflow_core.errors import InvalidInput
 
 def fits(match: Mapping[str, Any], data: Any) -> bool:
     """Return whether an event's data has all these fields with equal values."""
-    return all(field_of(data, field) == value for field, value in match.items())
+    return all(token(field_of(data, path)) == token(value) for path, value in match.items())
 
 
 def field_of(data: Any, path: str) -> Any:
@@ -34,6 +34,23 @@ def check_match(match: Mapping[str, Any] | None) -> dict[str, Any]:
             raise InvalidInput(
                 f"match {field!r} must compare a field with text, a number, a boolean or None"
             )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidInput(f"match {field!r} is {value!r}, which no JSON holds; leave it out")
+        try:
+            token(value)
+        except ValueError as error:  # not finite, or with too many digits
+            raise InvalidInput(
+                f"match {field!r} is a number that no event can hold: {error}"
+            ) from None
     return fields
+
+
+def token(value: Any) -> str:
+    """Return the text by which values of a field are compared: equal as JSON has them equal.
+
+    1 and 1.0 are one number there, and true is none.
+
+    Raises:
+        ValueError: JSON has no such value.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, allow_nan=False)

@@ -130,7 +130,9 @@ class Execution:
         priority: higher is claimed first.
         tags: free labels to filter by.
         headers: small text facts that travel along, such as a trace context.
-        handlers_due: an `on_failure` or `on_success` execution still has to be created.
+        handlers_due: what follows its status is still to be done: of one that has ended, to create
+            its `on_failure` or `on_success` execution, cancel its children and wake its parent; of
+            one that waits, to look whether what it waits for came meanwhile.
     """
 
     id: str

@@ -178,6 +178,15 @@ class StepBook:
             self.was_raised = True
             raise self.signal
 
+    def check_begin(self) -> None:
+        """Raise the signal where a step that was called earlier must not begin any more.
+
+        That a sibling pauses is no reason: of two sleeps called together both begin, however
+        soon the first is stored.
+        """
+        if not isinstance(self.signal, (Suspend, StepBackoff)):
+            self.check()
+
     def stop(self, signal: ControlSignal) -> None:
         """Let the next step call unwind with `signal`; the first signal stands."""
         if self.signal is None:

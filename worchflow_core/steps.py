@@ -203,7 +203,7 @@ class Steps(StepFactsOf):
         self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> Any:
         del self._book.pending[slot.step_id]
-        self._book.check()
+        self._book.check_begin()
         return await perform(slot, *args)
 
     async def settle(self) -> None:
@@ -222,7 +222,7 @@ class Steps(StepFactsOf):
     async def _perform(self, call: StepCall) -> Any:
         book = self._book
         del book.pending[call.step_id]
-        book.check()
+        book.check_begin()
         if book.is_recorded(call):
             return book.replay(call)
         # In a task of its own: a suspend or a failing sibling must not cancel code that runs.

@@ -4,9 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -33,11 +31,6 @@ from .support import run, until
 def pauses_are_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short sleeps suspend too, so that the tests need not sleep long."""
     monkeypatch.setattr(control, "IN_PLACE", timedelta(0))
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{uuid4().hex}" if request.param == "memory" else f"sqlite:///{tmp_path}/w.db"
 
 
 class Working:
@@ -423,19 +416,19 @@ def test_suspending_unwinds_through_user_code(url: str, shape: str) -> None:
     @function
     async def pauses(event: Event[Any], step: Step) -> str:
         if shape == "gather":
-            _, answer = await asyncio.gather(step.sleep("Nap", "0.2s"), step.run("Work", work))
+            _, answer = await asyncio.gather(step.sleep("Nap", "1s"), step.run("Work", work))
             return answer
         if shape == "group":
             async with asyncio.TaskGroup() as group:
-                group.create_task(step.sleep("Nap", "0.2s"))
+                group.create_task(step.sleep("Nap", "1s"))
                 task = group.create_task(step.run("Work", work))
             return task.result()
         if shape == "suppress":
             with suppress(BaseException):
-                await step.sleep("Nap", "0.2s")
+                await step.sleep("Nap", "1s")
             return await step.run("Work", work)
         try:
-            await step.sleep("Nap", "0.2s")
+            await step.sleep("Nap", "1s")
         finally:
             ran.append("finally")
         return await step.run("Work", work)

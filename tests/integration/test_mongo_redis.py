@@ -12,7 +12,17 @@ import pytest
 from pymongo import MongoClient
 from redis.asyncio import Redis
 
-from worchflow_core import Event, Send, Status, Step, Worchflow, function, load_settings
+from worchflow_core import (
+    Event,
+    Filter,
+    Send,
+    Status,
+    Step,
+    Worchflow,
+    function,
+    load_settings,
+)
+from worchflow_core.sweeper import Sweeper
 from worchflow_core.testing.servers import RedisServer
 from worchflow_plugins.mongo import MongoStore
 from worchflow_plugins.redis import RedisQueue, RedisStepCache
@@ -170,6 +180,43 @@ def test_every_key_in_redis_expires_but_queue_and_epoch(
                 assert await client.hget(key, "status") == "completed"
 
     asyncio.run(main())
+
+
+def test_the_lane_of_a_function_that_no_worker_has_does_not_grow(
+    mongodb_url: str, own_redis: RedisServer
+) -> None:
+    async def main() -> None:
+        async with application(mongodb_url, own_redis.url) as app:
+            await send(app, "nobodys", 40)
+            await run_all(app, await send(app, "chain", 1))  # its worker sorts the queue
+            sweeper = Sweeper(app.journal, app.registry, app.settings)
+            async with Redis.from_url(own_redis.url) as redis:
+                await sweeper.hint_lost()  # learns the queue's epoch
+                for _ in range(5):
+                    with MongoClient[Any](mongodb_url) as client:
+                        client.get_default_database().executions.update_many(
+                            {"eventName": "nobodys"},
+                            {"$set": {"dueAt": 1.0, "hintedAt": 1.0}},
+                        )
+                    await sweeper.hint_lost()
+                    await app.journal.drain()
+                lanes = [key async for key in redis.scan_iter("worchflow:queue*")]
+                assert sum([await redis.llen(key) for key in lanes]) == 40
+            brought = function(id="nobodys")(_nothing)
+            async with Worchflow(
+                app.settings,
+                functions=[brought],
+                store=MongoStore(mongodb_url),
+                queue=RedisQueue(own_redis.url),
+                env_file=None,
+            ) as other:
+                page = await other.client.find(Filter(function="nobodys"))
+                await run_all(other, [item.id for item in page.items])
+
+    asyncio.run(main())
+
+
+async def _nothing(event: Event[int], step: Step) -> None: ...
 
 
 def test_the_originals_client_enqueues_for_our_worker(

@@ -125,7 +125,7 @@ class Harness:
         self._lease = Lease(_FOREVER, clock)
         self._lease.confirm(clock.lease_time())
         if self._start is not None:
-            clock.offset += self._start - clock.now()
+            clock.shift(self._start - clock.now())
         return self
 
     def __exit__(
@@ -143,7 +143,7 @@ class Harness:
 
     def advance(self, span: Duration) -> None:
         """Let time pass."""
-        self._app.journal.clock.offset += parse_duration(span)
+        self._app.journal.clock.shift(parse_duration(span))
 
     @overload
     def run(
@@ -345,7 +345,7 @@ class Harness:
             has_handler=self._handler(function, outcome.status),
         )
         settled = await journal.settle(execution, change, self._lease)
-        if settled is not None and settled.handlers_due:
+        if settled is not None and settled.status.is_final and settled.handlers_due:
             await follow_up([settled], self._app.registry, journal)
 
     async def _die(self, execution: Execution, function: Function[Any, Any]) -> None:
@@ -369,7 +369,7 @@ class Harness:
     def _skip_to(self, moment: datetime | None) -> None:
         clock = self._app.journal.clock
         if moment is not None and moment > clock.now():
-            clock.offset += moment - clock.now()
+            clock.shift(moment - clock.now())
 
 
 def _check_plan(plan: Plan) -> None:
