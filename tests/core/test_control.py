@@ -416,19 +416,19 @@ def test_suspending_unwinds_through_user_code(url: str, shape: str) -> None:
     @function
     async def pauses(event: Event[Any], step: Step) -> str:
         if shape == "gather":
-            _, answer = await asyncio.gather(step.sleep("Nap", "0.2s"), step.run("Work", work))
+            _, answer = await asyncio.gather(step.sleep("Nap", "1s"), step.run("Work", work))
             return answer
         if shape == "group":
             async with asyncio.TaskGroup() as group:
-                group.create_task(step.sleep("Nap", "0.2s"))
+                group.create_task(step.sleep("Nap", "1s"))
                 task = group.create_task(step.run("Work", work))
             return task.result()
         if shape == "suppress":
             with suppress(BaseException):
-                await step.sleep("Nap", "0.2s")
+                await step.sleep("Nap", "1s")
             return await step.run("Work", work)
         try:
-            await step.sleep("Nap", "0.2s")
+            await step.sleep("Nap", "1s")
         finally:
             ran.append("finally")
         return await step.run("Work", work)
