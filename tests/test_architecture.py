@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     (
         "batching",
+        "branches",
         "clock",
         "crashpoints",
         "durations",

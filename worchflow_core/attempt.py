@@ -200,10 +200,8 @@ class Attempt:
     def _outcome(self, error: BaseException | None, payload: str | None) -> Outcome | None:
         book = self.book
         signals, errors = _split(error)
-        signals += book.pauses
-        stopping = book.signal if (book.was_raised or self._is_interrupted) else None
-        if stopping is not None:
-            signals.append(stopping)
+        if book.signal is not None and (book.was_raised or self._is_interrupted):
+            signals += [*book.pauses, book.signal]
         for kind in (Superseded, Cancelled, TimedOut, Released):
             for signal in signals:
                 if isinstance(signal, kind):

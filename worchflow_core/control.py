@@ -73,7 +73,7 @@ class Control:
         if left < IN_PLACE:
             await asyncio.sleep(left.total_seconds())
             return
-        raise self._book.pause(Suspend(wake_at))
+        raise Suspend(wake_at)
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Control:
         if found is None:
             book.watches += watches
             keys = [key for item in watches for key in wait_keys(item, book.execution.id)]
-            raise book.pause(Suspend(until, tuple(keys)))
+            raise Suspend(until, tuple(keys))
         body = {
             "event": found.id,
             "name": found.name,
@@ -198,7 +198,7 @@ class Control:
             body = {"child": child_id, "timeout": True}
             return self._child_result(await self._record(slot, "invoke", body), target)
         book.children.add(child_id)
-        raise book.pause(Suspend(until, (child_key(child_id),)))
+        raise Suspend(until, (child_key(child_id),))
 
     def _child_result(self, stands: StepRecord, target: Function[Any, Any] | None) -> Any:
         body = json.loads(stands.result or "{}")
