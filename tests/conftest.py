@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.combinations import combination  # noqa: F401
 from worchflow_core.testing.fixtures import (  # noqa: F401
     mongo_server,
     mongodb_url,

@@ -10,22 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.combinations import Combination
 from tests.faults.arena import Place
 from tests.faults.checker import clients, handles
 
 
-@pytest.fixture(params=["sqlite", pytest.param("servers", marks=pytest.mark.servers)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """A place of this test's own: one SQLite file, or Redis and MongoDB."""
-    if request.param == "sqlite":
-        found = Place(directory=tmp_path, store_url=f"sqlite:///{tmp_path}/worchflow.db")
-    else:
-        found = Place(
-            directory=tmp_path,
-            store_url=request.getfixturevalue("mongodb_url"),
-            queue_url=request.getfixturevalue("redis_url"),
-            prefix=request.getfixturevalue("unique_name"),
-        )
+@pytest.fixture
+def place(combination: Combination, tmp_path: Path) -> Iterator[Place]:
+    """A place of this test's own, on each combination of backends."""
+    yield from guarded(Place(directory=tmp_path, **combination.settings))
+
+
+def guarded(found: Place) -> Iterator[Place]:
+    """Hand out a place; fail when something is left behind that was not there before."""
     forkserver.ensure_running()
     before = (handles(), clients(found))
     yield found

@@ -120,7 +120,7 @@ async def test_blocked_event_loop(arena: Arena) -> None:
     assert "_blocking (" in logs  # it names what blocks
 
 
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
+@pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_hung_event_loop(arena: Arena) -> None:
     """A loop that does not turn for two leases ends its process; the poison rule applies."""
@@ -133,7 +133,7 @@ async def test_hung_event_loop(arena: Arena) -> None:
     assert execution.error.reason == "worker_lost"
 
 
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
+@pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_out_of_memory(arena: Arena) -> None:
     """A process that is killed for its memory is a crash like any other."""
