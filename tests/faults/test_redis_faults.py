@@ -191,8 +191,7 @@ async def test_away_for_several_leases(arena: Arena, own_redis: RedisServer) -> 
     began = time.monotonic()
     meanwhile = [await arena.send(ACT, FAIL_ONCE) for _ in range(30)]
     await arena.ended(*meanwhile)
-    while time.monotonic() - began < 5:
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(max(0.0, began + 5 - time.monotonic()))
     busy = (_cpu_seconds(worker.pid) - used) / (time.monotonic() - began)
     assert busy < 0.25, f"{busy:.0%} of a core, mostly for waiting"
     assert len(worker.log().splitlines()) - said < 20, worker.log()
@@ -274,8 +273,7 @@ async def _silent(arena: Arena, own_redis: RedisServer, how: str) -> None:
     meanwhile = [await arena.send(ACT, FAIL_ONCE) for _ in range(20)]
     began = time.monotonic()
     await arena.ended(*meanwhile)
-    while time.monotonic() - began < 4:  # four leases of silence
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(max(0.0, began + 4 - time.monotonic()))  # four leases of silence
     if how == "stopped":
         own_redis.resume()
     elif how == "asleep":
