@@ -121,6 +121,9 @@ if TYPE_CHECKING:
     from worchflow_core.errors import (
         WorchflowError as WorchflowError,
     )
+    from worchflow_core.errors import (
+        WorkerWornOut as WorkerWornOut,
+    )
     from worchflow_core.events import (
         Event as Event,
     )
@@ -394,6 +397,7 @@ _HOMES = {
         "StoreUnavailable",
         "StoreUnusable",
         "WorchflowError",
+        "WorkerWornOut",
     ),
     "events": ("Event",),
     "filters": ("Filter",),

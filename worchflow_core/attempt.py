@@ -190,8 +190,6 @@ class Attempt:
             self.book.is_abandoned = True
             if self._steps is not None:
                 await self._steps.abort()
-            else:
-                self._around.functions.abandon()
         elif self._steps is not None:
             await self._steps.settle()
 
