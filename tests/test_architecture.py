@@ -94,6 +94,9 @@ LAYERS = (
         "control",
     ),
     (
+        "bulk",
+    ),
+    (
         "client",
     ),
     (

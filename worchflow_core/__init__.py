@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from worchflow_core.blocking import (
         BlockingHandle as BlockingHandle,
     )
+    from worchflow_core.bulk import (
+        BulkChange as BulkChange,
+    )
     from worchflow_core.catalog import (
         FunctionInfo as FunctionInfo,
     )
@@ -359,6 +362,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
+    "bulk": ("BulkChange",),
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle"),
     "clock": ("Clock", "from_millis", "to_millis"),

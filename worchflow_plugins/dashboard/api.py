@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
@@ -24,7 +22,7 @@ from worchflow_plugins.dashboard.parameters import (
     read_object,
 )
 from worchflow_plugins.dashboard.reader import Reader
-from worchflow_plugins.dashboard.shapes import Shapes, function_shape, worker_shape
+from worchflow_plugins.dashboard.shapes import Shapes, bulk_shape, function_shape, worker_shape
 
 
 class Nothing(Body):
@@ -72,11 +70,9 @@ class Api:
                 openapi_extra=nothing,
             )(verb)
         for many in (self.retry_many, self.cancel_many):
-            post(
-                "/" + many.__name__.partition("_")[0],
-                responses=o.answers(o.BULK, *changing),
-                openapi_extra=bulk,
-            )(many)
+            name = many.__name__.partition("_")[0]
+            for path in (f"/executions/{name}", f"/{name}"):
+                post(path, responses=o.answers(o.BULK, 409, *changing), openapi_extra=bulk)(many)
         post(
             "/send",
             responses=o.answers(o.DONE, 409, *changing),
@@ -221,16 +217,7 @@ class Api:
     async def _many(self, verb: Verb, request: Request) -> JSONResponse:
         body = await read_body(request, BulkBody)
         answer = await self._actions.many(verb, body)
-        document: dict[str, Any] = {
-            "success": True,
-            "dryRun": body.dry_run,
-            "matched": answer.matched,
-            "isMatchedCapped": answer.is_capped,
-            "changed": list(answer.changed),
-            "skipped": [{"id": item, "error": text} for item, text in answer.skipped.items()],
-            "next": answer.next,
-        }
-        return JSONResponse(document)
+        return JSONResponse({"success": True, "dryRun": body.dry_run, **bulk_shape(answer)})
 
     async def drain(self, worker_id: str, request: Request) -> JSONResponse:
         """Ask a worker to stop taking work and to leave once it is empty."""

@@ -75,6 +75,8 @@ BULK = obj(
         "success": {"type": "boolean"},
         "dryRun": {"type": "boolean"},
         "matched": _WHOLE,
+        "isMatchedCapped": {"type": "boolean"},
+        "edge": obj({}, {"until": _WHOLE, "finished_until": _WHOLE}),
         "changed": {"type": "array", "items": _TEXT},
         "skipped": {"type": "array", "items": obj({"id": _TEXT, "error": _TEXT})},
         "next": {"type": ["string", "null"]},

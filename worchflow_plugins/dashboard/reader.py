@@ -107,11 +107,6 @@ class Reader:
         total = COUNT_CAP - 1 if is_capped else page.total
         return Listing(items=items, total=total, is_capped=is_capped, has_more=has_more)
 
-    async def count(self, choice: Choice) -> tuple[int, bool]:
-        """Return how many executions match, and whether counting stopped at the cap."""
-        listing = await self.listing(choice, limit=1)
-        return listing.total, listing.is_capped
-
     async def execution(self, execution_id: str) -> tuple[Execution, Sequence[StepRecord]]:
         """Return an execution with its steps; raise `NotFound` if there is none."""
 

@@ -345,6 +345,8 @@ async function bulk(button) {
     const verbs = verb === "retry" ? "Retry" : "Cancel";
     if (!count.matched) return toast(`None of them can be ${verb === "retry" ? "retried" : "cancelled"}.`, true);
     if (!(await confirmed(`${verbs} ${many} execution${count.matched === 1 ? "" : "s"}?`, `${verbs} ${many}`))) return;
+    // What was counted, and nothing that came since.
+    if (what.filter) what.filter = { ...what.filter, ...count.edge };
     let done = 0;
     let skipped = [];
     let after = null;
