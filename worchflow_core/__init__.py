@@ -307,6 +307,15 @@ if TYPE_CHECKING:
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
     )
+    from worchflow_core.timetable import (
+        ScheduleRun as ScheduleRun,
+    )
+    from worchflow_core.timetable import (
+        Timetable as Timetable,
+    )
+    from worchflow_core.timetable import (
+        schedule_to_wire as schedule_to_wire,
+    )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
     )
@@ -440,7 +449,7 @@ _HOMES = {
         "standing",
         "urgency",
     ),
-    "timetable": ("ScheduleInfo",),
+    "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

@@ -157,6 +157,7 @@ class BlockingClient:
     workers = _blocking(Client.workers)
     functions = _blocking(Client.functions)
     schedules = _blocking(Client.schedules)
+    schedule_runs = _blocking(Client.schedule_runs)
     wait = _blocking(Client.wait)
     result = _blocking(Client.result)
     cancel = _blocking(Client.cancel)

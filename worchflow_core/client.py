@@ -46,7 +46,7 @@ from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
 from worchflow_core.sending import Send, prepare
 from worchflow_core.settings import Settings
-from worchflow_core.timetable import ScheduleInfo, Timetable
+from worchflow_core.timetable import ScheduleInfo, ScheduleRun, Timetable, read_runs
 from worchflow_core.validation import check_execution_id, check_function_id
 
 logger = logging.getLogger("worchflow")
@@ -310,6 +310,12 @@ class Client:
     async def schedules(self) -> Sequence[ScheduleInfo]:
         """Return the schedules that schedulers have registered with this store, by function."""
         return await self._timetable.read()
+
+    async def schedule_runs(
+        self, schedules: Sequence[ScheduleInfo], count: int = 20
+    ) -> Mapping[str, Sequence[ScheduleRun]]:
+        """Return what became of the last `count` ticks of each schedule, the newest first."""
+        return await read_runs(schedules, self._store.get, count)
 
     async def scheduler(self) -> Leader | None:
         """Return which scheduler fires the ticks, or did last; None where none ever did."""

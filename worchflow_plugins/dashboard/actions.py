@@ -11,6 +11,7 @@ from worchflow_core import (
     FunctionInfo,
     InvalidInput,
     NotFound,
+    ScheduleInfo,
     WorchflowError,
 )
 from worchflow_plugins.dashboard.parameters import (
@@ -105,6 +106,21 @@ class Actions:
             raise NotFound(f"no worker {worker_id[:200]!r}")
         await self._source.client.drain([worker_id])
         self._reader.snapshots.forget()
+
+    async def change_schedule(self, function_id: str, pause: bool) -> ScheduleInfo:
+        """Pause a schedule, or resume it; raise `NotFound` if the function has none."""
+        client = self._source.client
+        try:
+            return await (client.pause_schedule if pause else client.resume_schedule)(function_id)
+        finally:
+            self._reader.snapshots.forget()
+
+    async def run_schedule(self, function_id: str) -> str:
+        """Create an execution as a schedule would; return its id."""
+        try:
+            return (await self._source.client.run_schedule_now(function_id)).id
+        finally:
+            self._reader.snapshots.forget()
 
     async def many(self, verb: Verb, body: BulkBody) -> BulkChange:
         """Retry or cancel many: those named, or a part of those that match."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from worchflow_core import InvalidInput, Status, StoreUnavailable
+from worchflow_core import InvalidInput, Status, StoreUnavailable, schedule_to_wire
 from worchflow_plugins.dashboard import openapi as o
 from worchflow_plugins.dashboard.actions import Actions, Verb
 from worchflow_plugins.dashboard.parameters import (
@@ -22,6 +24,7 @@ from worchflow_plugins.dashboard.parameters import (
     read_object,
 )
 from worchflow_plugins.dashboard.reader import Reader
+from worchflow_plugins.dashboard.schedulepage import schedules_document
 from worchflow_plugins.dashboard.shapes import Shapes, bulk_shape, function_shape, worker_shape
 
 
@@ -80,6 +83,17 @@ class Api:
         )(self.send)
         get("/functions", responses=o.answers(o.FUNCTIONS))(self.functions)
         get("/functions/{function_id:path}", responses=o.answers(o.FUNCTION, 404))(self.function)
+        get("/schedules", responses=o.answers(o.SCHEDULES))(self.schedules)
+        for name, handle, answer in (
+            ("pause", self.pause_schedule, o.SCHEDULED),
+            ("resume", self.resume_schedule, o.SCHEDULED),
+            ("run", self.run_schedule, o.DONE),
+        ):
+            post(
+                f"/schedules/{{function_id:path}}/{name}",
+                responses=o.answers(answer, 404, *changing),
+                openapi_extra=nothing,
+            )(handle)
         get("/workers", responses=o.answers(o.WORKERS))(self.workers)
         post(
             "/workers/{worker_id}/drain",
@@ -179,6 +193,12 @@ class Api:
         shapes = [worker_shape(worker) for worker in await self._reader.workers()]
         return JSONResponse({"workers": shapes, "total": len(shapes)})
 
+    async def schedules(self, request: Request) -> JSONResponse:
+        """Return what runs by itself, with what became of the last twenty ticks of each."""
+        check_names(request.query_params, ())
+        known, workers = await self._reader.schedules(), await self._reader.workers()
+        return JSONResponse(schedules_document(known, workers))
+
     # --- changing ---------------------------------------------------------------------------------
 
     async def send(self, request: Request) -> JSONResponse:
@@ -224,3 +244,25 @@ class Api:
         await read_body(request, Nothing)
         await self._actions.drain(worker_id)
         return JSONResponse({"success": True, "workerId": worker_id})
+
+    async def pause_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Fire no tick of a function's schedule until it is resumed."""
+        return await self._change_schedule(function_id, request, pause=True)
+
+    async def resume_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Fire the ticks of a paused schedule again, from now on."""
+        return await self._change_schedule(function_id, request, pause=False)
+
+    async def _change_schedule(
+        self, function_id: str, request: Request, *, pause: bool
+    ) -> JSONResponse:
+        await read_body(request, Nothing)
+        item = await self._actions.change_schedule(function_id, pause)
+        shape = schedule_to_wire(item, now=datetime.now(UTC))
+        return JSONResponse({"success": True, "schedule": shape})
+
+    async def run_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Create an execution as the schedule would, at once, paused or not."""
+        await read_body(request, Nothing)
+        execution_id = await self._actions.run_schedule(function_id)
+        return JSONResponse({"success": True, "executionId": execution_id})

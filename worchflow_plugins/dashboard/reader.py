@@ -12,7 +12,10 @@ from worchflow_core import (
     COUNT_CAP,
     Execution,
     FunctionInfo,
+    Leader,
     NotFound,
+    ScheduleInfo,
+    ScheduleRun,
     Status,
     StepRecord,
     Tally,
@@ -45,6 +48,21 @@ class Listing:
     total: int
     is_capped: bool
     has_more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedules:
+    """What runs by itself.
+
+    Attributes:
+        items: the schedules, by function.
+        runs: the last ticks of each, the newest first.
+        leader: the scheduler that fires them, or did last.
+    """
+
+    items: Sequence[ScheduleInfo]
+    runs: Mapping[str, Sequence[ScheduleRun]]
+    leader: Leader | None
 
 
 class Reader:
@@ -147,6 +165,17 @@ class Reader:
             return sorted(found, key=lambda worker: (worker.started_at, worker.id))
 
         return await self._once(("workers",), read)
+
+    async def schedules(self) -> Schedules:
+        """Return the schedules with their last ticks: a handful of questions however many."""
+
+        async def read() -> Schedules:
+            client = self._source.client
+            items = await client.schedules()
+            runs = await client.schedule_runs(items)
+            return Schedules(items=items, runs=runs, leader=await client.scheduler())
+
+        return await self._once(("schedules",), read, seconds=4.0)
 
     async def tally(
         self, span: timedelta, bucket: timedelta, function: str | None = None

@@ -303,6 +303,16 @@ async function act(button) {
   });
 }
 
+async function schedule(button) {
+  const { schedule: verb, id } = button.dataset;
+  if (verb === "run" && !(await confirmed(`Run ${id} now?\nIts next tick stays as it is.`, "Run it"))) return;
+  await busy(button, async () => {
+    const answer = await post(`schedules/${encodeURIComponent(id)}/${verb}`, {});
+    if (answer.executionId) location.assign(`${base}/${one(answer.executionId)}`);
+    else toast(verb === "pause" ? "Paused: no tick is fired until it is resumed." : "Resumed.");
+  });
+}
+
 async function drain(button) {
   if (!(await confirmed("Let this worker finish what it runs and leave?", "Drain it"))) return;
   await busy(button, async () => {
@@ -507,6 +517,7 @@ async function copyText(text, button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.do) return act(button);
+  if (button?.dataset.schedule) return schedule(button);
   if (button?.dataset.drain) return drain(button);
   if (button?.dataset.bulk) return bulk(button);
   if (button?.dataset.copy) return copyText($(button.dataset.copy).textContent, button);
@@ -566,7 +577,7 @@ function moveRow(by) {
   next.scrollIntoView({ block: "nearest" });
 }
 
-const GO = { e: "/", f: "/functions", w: "/workers", n: "/send", a: "/about" };
+const GO = { e: "/", f: "/functions", s: "/schedules", w: "/workers", n: "/send", a: "/about" };
 let prefix = 0;
 
 document.addEventListener("keydown", (event) => {
