@@ -101,6 +101,9 @@ LAYERS = (
         "informing",
     ),
     (
+        "bulk",
+    ),
+    (
         "client",
     ),
     (

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from worchflow_core.blocking import (
         BlockingHandle as BlockingHandle,
     )
+    from worchflow_core.bulk import (
+        BulkChange as BulkChange,
+    )
     from worchflow_core.catalog import (
         FunctionInfo as FunctionInfo,
     )
@@ -310,6 +313,15 @@ if TYPE_CHECKING:
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
     )
+    from worchflow_core.timetable import (
+        ScheduleRun as ScheduleRun,
+    )
+    from worchflow_core.timetable import (
+        Timetable as Timetable,
+    )
+    from worchflow_core.timetable import (
+        schedule_to_wire as schedule_to_wire,
+    )
     from worchflow_core.triggers import (
         Trigger as Trigger,
     )
@@ -368,6 +380,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
+    "bulk": ("BulkChange",),
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle"),
     "clock": ("Clock", "from_millis", "to_millis"),
@@ -446,7 +459,7 @@ _HOMES = {
         "standing",
         "urgency",
     ),
-    "timetable": ("ScheduleInfo",),
+    "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
     "triggers": ("Trigger",),
     "wire": (
         "EXECUTION_NAMES",

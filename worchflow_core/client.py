@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from uuid import uuid4
 
 from worchflow_core import catalog
+from worchflow_core.bulk import Bulk, BulkChange, Verb
 from worchflow_core.changing import Changer
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.durations import Duration, parse_duration
@@ -44,7 +45,7 @@ from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
 from worchflow_core.sending import Send, SentEvent, prepare
 from worchflow_core.settings import Settings
-from worchflow_core.timetable import ScheduleInfo, Timetable
+from worchflow_core.timetable import ScheduleInfo, ScheduleRun, Timetable, read_runs
 
 logger = logging.getLogger("worchflow")
 
@@ -108,6 +109,7 @@ class Client:
         self._results = Results(journal.store)
         self._changer = Changer(journal, registry)
         self._informer = Informer(journal, registry, settings)
+        self._bulk = Bulk(self._changer, journal.store)
         journal.on_settled.append(self._results.settled)
 
     # --- sending --------------------------------------------------------------------------------
@@ -336,6 +338,12 @@ class Client:
         """Return the schedules that schedulers have registered with this store, by function."""
         return await self._timetable.read()
 
+    async def schedule_runs(
+        self, schedules: Sequence[ScheduleInfo], count: int = 20
+    ) -> Mapping[str, Sequence[ScheduleRun]]:
+        """Return what became of the last `count` ticks of each schedule, the newest first."""
+        return await read_runs(schedules, self._store.get, count)
+
     async def scheduler(self) -> Leader | None:
         """Return which scheduler fires the ticks, or did last; None where none ever did."""
         return await read_leader(self._store.records)
@@ -444,6 +452,67 @@ class Client:
     async def delete_many(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:
         """Delete many; return the reason for each that was not."""
         return await self._changer.delete(ids)
+
+    async def cancel_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Cancel all executions that match and have not ended, newest first, page by page.
+
+        What arrives meanwhile is left alone. It may be interrupted and repeated: what was changed
+        stays changed. One that has changed since it was found is looked at again, and skipped
+        with the reason if it no longer matches.
+
+        Args:
+            filter: which; its limit, skip and order are for lists.
+            dry_run: change nothing, count them.
+            everything: needed for a filter that restricts nothing.
+            at_most: stop after so many; `next` of the answer then says where to go on.
+
+        Raises:
+            InvalidInput: the filter restricts nothing, or cannot be taken.
+            NotAllowed: this can be done in none of the statuses that it names.
+            StoreUnavailable: the store went away; some may have been changed.
+        """
+        return await self._bulk.change(
+            Verb.CANCEL, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
+
+    async def retry_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Queue all executions again that match and failed or were cancelled.
+
+        As `cancel_matching`, which explains the arguments.
+        """
+        return await self._bulk.change(
+            Verb.RETRY, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
+
+    async def delete_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Delete all executions that match and have ended, and their steps.
+
+        As `cancel_matching`, which explains the arguments.
+        """
+        return await self._bulk.change(
+            Verb.DELETE, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
 
     async def drain(self, worker_ids: Collection[str]) -> None:
         """Ask workers to stop taking work and leave once they are empty."""

@@ -67,6 +67,29 @@ STEPS = listing_of("steps", STEP)
 FUNCTION = obj({"id": _TEXT, "schema": {"type": ["object", "null"]}})
 FUNCTIONS = listing_of("functions", FUNCTION)
 WORKERS = listing_of("workers", obj({"id": _TEXT, "name": _TEXT, "state": _TEXT}))
+_NULLABLE: Json = {"type": ["integer", "null"], "description": "epoch milliseconds"}
+_TICK = obj({"tick": _WHOLE, "executionId": {}, "status": {}})
+SCHEDULE = obj(
+    {
+        "function": _TEXT,
+        "cron": {"type": ["string", "null"]},
+        "every": {"type": ["string", "null"]},
+        "zone": _TEXT,
+        "lastTick": _NULLABLE,
+        "nextTick": _NULLABLE,
+        "pausedAt": _NULLABLE,
+        "skipped": _WHOLE,
+    },
+    {
+        "state": {"enum": ["active", "paused", "no worker"]},
+        "recent": {
+            "type": "array",
+            "items": obj({"tick": _WHOLE, "executionId": {}, "status": {}}),
+        },
+    },
+)
+SCHEDULES = listing_of("schedules", SCHEDULE)
+SCHEDULED = obj({"success": {"type": "boolean"}, "schedule": SCHEDULE})
 STATS = obj({**{status.value: _WHOLE for status in Status}, "total": _WHOLE})
 DONE = obj({"success": {"type": "boolean"}, "executionId": _TEXT})
 SENT = obj(
@@ -79,6 +102,8 @@ BULK = obj(
         "success": {"type": "boolean"},
         "dryRun": {"type": "boolean"},
         "matched": _WHOLE,
+        "isMatchedCapped": {"type": "boolean"},
+        "edge": obj({}, {"until": _WHOLE, "finished_until": _WHOLE}),
         "changed": {"type": "array", "items": _TEXT},
         "skipped": {"type": "array", "items": obj({"id": _TEXT, "error": _TEXT})},
         "next": {"type": ["string", "null"]},

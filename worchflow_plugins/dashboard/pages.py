@@ -21,6 +21,7 @@ from worchflow_plugins.dashboard.listpage import list_view
 from worchflow_plugins.dashboard.parameters import Choice, check_names
 from worchflow_plugins.dashboard.reader import Reader
 from worchflow_plugins.dashboard.rendering import Frame, View
+from worchflow_plugins.dashboard.schedulepage import schedules_view
 from worchflow_plugins.dashboard.schema import field_list
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.source import Source
@@ -70,6 +71,7 @@ class Pages:
         get("/send")(self.send)
         get("/functions")(self.functions)
         get("/functions/{function_id:path}")(self.function)
+        get("/schedules")(self.schedules)
         get("/workers")(self.workers)
         get("/about")(self.about)
         return router
@@ -175,7 +177,12 @@ class Pages:
             request, lambda: function_view(self._reader, self._shapes, function_id)
         )
 
-    # --- workers, about ---------------------------------------------------------------------------
+    # --- schedules, workers, about ----------------------------------------------------------------
+
+    async def schedules(self, request: Request) -> Response:
+        """Show what runs by itself."""
+        check_names(request.query_params, ())
+        return await self._frame.live(request, lambda: schedules_view(self._reader))
 
     async def workers(self, request: Request) -> Response:
         """Show the workers, what they are doing, and those that were lost."""

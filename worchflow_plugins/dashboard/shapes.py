@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from worchflow_core import (
+    BulkChange,
     Execution,
     Failure,
     FunctionInfo,
@@ -15,8 +16,10 @@ from worchflow_core import (
     Worker,
     execution_to_wire,
     step_to_wire,
+    to_millis,
     worker_to_wire,
 )
+from worchflow_plugins.dashboard.parameters import format_cursor
 from worchflow_plugins.dashboard.redaction import Redact, redacted
 
 LIST_PAYLOAD_MAX = 16 * 1024
@@ -133,6 +136,23 @@ class Shapes:
 def function_shape(info: FunctionInfo) -> dict[str, Any]:
     """Return a function as the API tells it."""
     return {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+
+
+def bulk_shape(answer: BulkChange) -> dict[str, Any]:
+    """Return what became of many as the API tells it."""
+    edge = {
+        name: to_millis(moment)
+        for name in ("until", "finished_until")
+        if answer.edge is not None and (moment := getattr(answer.edge, name)) is not None
+    }
+    return {
+        "matched": answer.matched,
+        "isMatchedCapped": answer.is_capped,
+        "edge": edge,
+        "changed": list(answer.changed),
+        "skipped": [{"id": key, "error": str(error)} for key, error in answer.skipped.items()],
+        "next": format_cursor(*answer.next) if answer.next else None,
+    }
 
 
 def worker_shape(worker: Worker) -> dict[str, Any]:

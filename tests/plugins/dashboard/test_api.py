@@ -534,6 +534,29 @@ def test_bulk_changes_in_parts_reach_everything_once() -> None:
     run(main())
 
 
+def test_bulk_changes_what_was_counted_and_nothing_that_came_since() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            await app.journal.store.create([execution("a"), execution("b")])
+            wanted = {"status": "queued", "function": "process-payment"}
+            _, dry = await post(
+                client, "/api/executions/cancel", {"filter": wanted, "dryRun": True}
+            )
+            assert dry["matched"] == 2
+            late = execution("late", created_at=NOW)
+            await app.journal.store.create([late])
+            body = {"filter": {**wanted, **dry["edge"]}}
+            _, done = await post(client, "/api/executions/cancel", body)
+            assert sorted(done["changed"]) == ["a", "b"]
+            assert (await app.client.get("late")).status is Status.QUEUED
+            status, refused = await post(
+                client, "/api/executions/retry", {"filter": {"status": "queued"}}
+            )
+            assert (status, "retry is for failed" in refused["error"]) == (409, True)
+
+    run(main())
+
+
 def test_bulk_by_id_says_why_some_were_skipped() -> None:
     async def main() -> None:
         async with served() as (client, app):

@@ -41,7 +41,15 @@ from worchflow_core.testing.contracts.samples import HOSTILE
 from worchflow_plugins.dashboard import create_dashboard, demo
 from worchflow_plugins.memory import MemoryStore
 
-PAGES = ("/", "/functions", "/functions/process-payment", "/workers", "/send", "/about")
+PAGES = (
+    "/",
+    "/functions",
+    "/functions/process-payment",
+    "/schedules",
+    "/workers",
+    "/send",
+    "/about",
+)
 
 
 class Dom(HTMLParser):
@@ -226,6 +234,7 @@ def test_every_page_reads_without_javascript() -> None:
                 f"/executions/{failed}": ("Traceback", "Validate payment", "back-off", "4 of 4"),
                 "/functions": ("every 15 minutes", "process-payment"),
                 "/functions/process-payment": ("Usual steps", "customer_id", "Charge a customer"),
+                "/schedules": ("every 15 minutes", "daily-cleanup", "fired by", "not fired"),
                 "/workers": ("host-0", "Lost workers", "encode-video"),
                 "/send?fn=process-payment": ("Minor units", "worchflow send process-payment"),
                 "/about": ("Checks", "memory", "0.1.0"),

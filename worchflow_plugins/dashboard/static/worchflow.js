@@ -303,6 +303,16 @@ async function act(button) {
   });
 }
 
+async function schedule(button) {
+  const { schedule: verb, id } = button.dataset;
+  if (verb === "run" && !(await confirmed(`Run ${id} now?\nIts next tick stays as it is.`, "Run it"))) return;
+  await busy(button, async () => {
+    const answer = await post(`schedules/${encodeURIComponent(id)}/${verb}`, {});
+    if (answer.executionId) location.assign(`${base}/${one(answer.executionId)}`);
+    else toast(verb === "pause" ? "Paused: no tick is fired until it is resumed." : "Resumed.");
+  });
+}
+
 async function drain(button) {
   if (!(await confirmed("Let this worker finish what it runs and leave?", "Drain it"))) return;
   await busy(button, async () => {
@@ -345,6 +355,8 @@ async function bulk(button) {
     const verbs = verb === "retry" ? "Retry" : "Cancel";
     if (!count.matched) return toast(`None of them can be ${verb === "retry" ? "retried" : "cancelled"}.`, true);
     if (!(await confirmed(`${verbs} ${many} execution${count.matched === 1 ? "" : "s"}?`, `${verbs} ${many}`))) return;
+    // What was counted, and nothing that came since.
+    if (what.filter) what.filter = { ...what.filter, ...count.edge };
     let done = 0;
     let skipped = [];
     let after = null;
@@ -508,6 +520,7 @@ async function copyText(text, button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.do) return act(button);
+  if (button?.dataset.schedule) return schedule(button);
   if (button?.dataset.drain) return drain(button);
   if (button?.dataset.bulk) return bulk(button);
   if (button?.dataset.copy) return copyText($(button.dataset.copy).textContent, button);
@@ -567,7 +580,7 @@ function moveRow(by) {
   next.scrollIntoView({ block: "nearest" });
 }
 
-const GO = { e: "/", f: "/functions", w: "/workers", n: "/send", a: "/about" };
+const GO = { e: "/", f: "/functions", s: "/schedules", w: "/workers", n: "/send", a: "/about" };
 let prefix = 0;
 
 document.addEventListener("keydown", (event) => {
