@@ -67,7 +67,7 @@ class NotSerializable(InvalidInput):
 
 
 class IdempotencyConflict(WorchflowError, ValueError):
-    """An execution with this id exists for another function or other data; it is untouched."""
+    """An execution, or event, with this id exists for something else; it is untouched."""
 
 
 class NotFound(WorchflowError, LookupError):

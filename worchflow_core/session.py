@@ -23,6 +23,7 @@ from worchflow_core.plugins import Plugins
 from worchflow_core.running import Running
 from worchflow_core.settings import Settings
 from worchflow_core.signals import Cancelled, Released, Superseded
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.version import __version__
 
@@ -66,6 +67,7 @@ class Session:
             plugins=plugins,
             settings=settings,
             registry=registry,
+            subscriptions=Subscriptions(registry, journal.store.records),
             functions=ThreadPool(settings.concurrency, "function"),
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,

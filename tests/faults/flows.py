@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worchflow_core import BlockingStep, Event, Execution, Step, function, hookimpl
+from worchflow_core import (
+    BlockingStep,
+    Event,
+    Execution,
+    Filter,
+    Step,
+    Worchflow,
+    function,
+    hookimpl,
+)
 
 TRACE = "WORCHFLOW_FAULTS_TRACE"
 """The environment variable that names the file of traces."""
@@ -173,6 +182,25 @@ def act_plainly(execution: str, title: str, spec: dict[str, Any], attempt: int) 
     return value
 
 
+async def tell(execution: str, title: str, spec: dict[str, Any]) -> str:
+    """Send an event, as another process would, while a sibling has begun to wait for it."""
+    value = _start(execution, title)
+    async with Worchflow(functions=(), env_file=None) as app:
+        await app.client.send_event(spec["event"])
+    return value
+
+
+async def watch(execution: str, title: str) -> str:
+    """Return when an execution's child has ended, and all that follows its end is done."""
+    value = _start(execution, title)
+    async with Worchflow(functions=(), env_file=None) as app:
+        while True:
+            found = (await app.client.find(Filter(parent=execution))).items
+            if found and found[0].status.is_final and not found[0].handlers_due:
+                return value
+            await asyncio.sleep(0.02)
+
+
 # --- the functions -------------------------------------------------------------------------------
 
 
@@ -187,6 +215,16 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
                 await step.wait_for_event(title, spec["event"])
             case "invoke":
                 await step.invoke(title, "follow-up", {})
+            case "await-told":
+                waiting = step.wait_for_event(title, spec["event"])
+                telling = step.run(f"{number}-tell", tell, event.id, f"{number}-tell", spec)
+                values.append((await asyncio.gather(waiting, telling))[1])
+                note("saw", event.id, f"{number}-tell", values[-1])
+            case "invoke-ended":
+                calling = step.invoke(title, "follow-up", {})
+                watching = step.run(f"{number}-watch", watch, event.id, f"{number}-watch")
+                values.append((await asyncio.gather(calling, watching))[1])
+                note("saw", event.id, f"{number}-watch", values[-1])
             case _:
                 value = await step.run(title, act, event.id, title, spec, step.attempt)
                 note("saw", event.id, title, value)
@@ -219,6 +257,14 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Follow an execution that has ended, or be invoked by one."""
+    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    note("saw", event.id, "1-act", value)
+    return [value]
+
+
+@function(id="subscriber", retries=0, triggers=["shout*"])
+async def subscriber(event: Event[Any], step: Step) -> list[str]:
+    """Run for an event."""
     value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]
@@ -269,5 +315,5 @@ async def count(event: Event[dict[str, str]], step: Step) -> str:
 
 FUNCTIONS = (
     *(play, play_plain, play_followed, play_in_time, play_briefly, play_plain_briefly),
-    follow_up,
+    *(follow_up, subscriber),
 )

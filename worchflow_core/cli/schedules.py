@@ -183,24 +183,6 @@ def _state(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> str:
 
 
 def _document(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> dict[str, Any]:
-    from worchflow_core.clock import to_millis
-    from worchflow_core.cron import Cron
+    from worchflow_core.timetable import schedule_to_wire
 
-    schedule = item.schedule
-    is_cron = isinstance(schedule.rule, Cron)
-    coming = [] if item.is_paused else item.next_ticks(now, 1)
-    return {
-        "function": item.function,
-        "cron": schedule.rule.text if is_cron else None,
-        "every": None if is_cron else schedule.rule.text,
-        "zone": schedule.zone,
-        "overlap": schedule.overlap.value,
-        "catchUp": schedule.catch_up.value,
-        "revision": item.revision,
-        "lastTick": to_millis(item.last_tick),
-        "nextTick": to_millis(coming[0]) if coming else None,
-        "pausedAt": to_millis(item.paused_at) if item.paused_at else None,
-        "waiting": to_millis(item.waiting) if item.waiting else None,
-        "skipped": item.skipped,
-        "state": _state(item, workers, now),
-    }
+    return {**schedule_to_wire(item, now=now), "state": _state(item, workers, now)}

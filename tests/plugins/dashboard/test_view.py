@@ -19,6 +19,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import WINDOWS, make_chart, sparkline
+from worchflow_plugins.dashboard.cronwords import cron_words, every_words
 from worchflow_plugins.dashboard.jsontree import json_tree
 from worchflow_plugins.dashboard.schema import field_list
 from worchflow_plugins.dashboard.waterfall import Row, make_waterfall
@@ -157,14 +158,36 @@ def test_own_frames_stand_out_and_library_frames_are_counted() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("* * * * *", "every minute"),
         ("*/15 * * * *", "every 15 minutes"),
         ("30 6 * * *", "every day at 06:30"),
+        ("0 9,17 * * 1-5", "Monday to Friday at 09:00 and 17:00"),
+        ("0 9 * * MON,thu", "every Monday and Thursday at 09:00"),
+        ("5 * * * *", "every hour at :05"),
+        ("0 */2 * * 0", "every 2 hours, every Sunday"),
+        ("0 0 1 * *", "on the first of every month at 00:00"),
+        ("0 4 15 * *", "on day 15 of the month at 04:00"),
+        ("*/10 * * * * *", "every 10 seconds"),
+        ("0 30 6 * * *", "every day at 06:30"),
+        # What words would not say better, or would say wrongly, stays as it is.
         ("0 0 1 1 *", "0 0 1 1 *"),
+        ("15 30 6 * * *", "15 30 6 * * *"),
+        ("0 9 1 * 1", "0 9 1 * 1"),
+        ("0 9-17 * * *", "0 9-17 * * *"),
+        ("0 9 L * *", "0 9 L * *"),
+        ("0 9 * * 1#2", "0 9 * * 1#2"),
+        ("nonsense", "nonsense"),
         (None, ""),
     ],
 )
 def test_cron_in_words(text: str | None, words: str) -> None:
-    assert view.cron_words(text) == words
+    assert cron_words(text) == words
+
+
+def test_intervals_in_words() -> None:
+    assert every_words(timedelta(minutes=15)) == "every 15 minutes"
+    assert every_words(timedelta(hours=1)) == "every hour"
+    assert every_words(timedelta(seconds=90)) == "every 90 seconds"
 
 
 # --- waterfall -----------------------------------------------------------------------------------
