@@ -154,7 +154,7 @@ class Running:
         except Superseded:
             self._journal.superseded(execution)
         finally:
-            # Its end may be stored and unanswered: then a newer attempt of ours has taken its place.
+            # Its end may be stored and unanswered: a newer attempt of ours has its place then.
             if self.attempts.get(execution.id) is attempt:
                 del self.attempts[execution.id]
             self._suspects -= is_suspect
