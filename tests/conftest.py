@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
+import pytest
+from hypothesis import settings
+
+from tests.combinations import combination  # noqa: F401
 from worchflow_core.testing.fixtures import (  # noqa: F401
     mongo_server,
     mongodb_url,
@@ -14,5 +18,10 @@ from worchflow_core.testing.fixtures import (  # noqa: F401
     unique_name,
     worchflow_harness,
 )
+
+# A change is not to fail for an example that the one before might have found.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 pytest.register_assert_rewrite("worchflow_core.testing.contracts")

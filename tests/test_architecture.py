@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     (
         "batching",
+        "branches",
         "clock",
         "crashpoints",
         "durations",
@@ -48,6 +49,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "matching",
         "protocols",
         "rules",
         "schemas",
@@ -57,7 +59,10 @@ LAYERS = (
     ),
     (
         "annotations",
+        "lookup",
+        "offset",
         "schedules",
+        "triggers",
     ),
     (
         "asides",
@@ -76,6 +81,7 @@ LAYERS = (
     ),
     (
         "plugins",
+        "subscriptions",
     ),
     (
         "discovery",
@@ -92,6 +98,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "informing",
     ),
     (
         "bulk",

@@ -124,6 +124,9 @@ if TYPE_CHECKING:
     from worchflow_core.errors import (
         WorchflowError as WorchflowError,
     )
+    from worchflow_core.errors import (
+        WorkerWornOut as WorkerWornOut,
+    )
     from worchflow_core.events import (
         Event as Event,
     )
@@ -283,6 +286,9 @@ if TYPE_CHECKING:
     from worchflow_core.sending import (
         Send as Send,
     )
+    from worchflow_core.sending import (
+        SentEvent as SentEvent,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -315,6 +321,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.timetable import (
         schedule_to_wire as schedule_to_wire,
+    )
+    from worchflow_core.triggers import (
+        Trigger as Trigger,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -401,6 +410,7 @@ _HOMES = {
         "StoreUnavailable",
         "StoreUnusable",
         "WorchflowError",
+        "WorkerWornOut",
     ),
     "events": ("Event",),
     "filters": ("Filter",),
@@ -435,7 +445,7 @@ _HOMES = {
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
-    "sending": ("Send",),
+    "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
@@ -450,6 +460,7 @@ _HOMES = {
         "urgency",
     ),
     "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
+    "triggers": ("Trigger",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

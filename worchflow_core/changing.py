@@ -55,7 +55,7 @@ class Changer:
                     answers[item] = NotFound(f"no execution {item!r} in {place}")
             done = await self._journal.update(pairs)
             answers.update({before.id: after for before, after in done})
-            ended = [after for _, after in done if after.handlers_due]
+            ended = [after for _, after in done if after.status.is_final and after.handlers_due]
             if ended:
                 await follow_up(ended, self._registry, self._journal)
             left = [item for item in left if item not in answers]

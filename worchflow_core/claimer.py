@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from worchflow_core.errors import ConfigurationError, StoreUnavailable
 from worchflow_core.functions import Registry
+from worchflow_core.handlers import cancelled_parents
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution
@@ -183,10 +184,11 @@ class Claimer:
         while not self._running.is_over:
             try:
                 steps = await self._journal.load_steps(claimed)
+                stray = await cancelled_parents(claimed, self._journal.store)
             except (StoreUnavailable, ConnectionError) as error:
                 await self.endure(error)
                 continue
-            self._running.start(claimed, dict(steps))
+            self._running.start(claimed, dict(steps), stray)
             return
         for execution in claimed:
             await self._running.give_back(execution)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from worchflow_core.codec import hash_input
 from worchflow_core.functions import Registry
@@ -11,6 +11,7 @@ from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.mailbox import Mailbox, child_key
 from worchflow_core.models import FINAL, Execution, Status
+from worchflow_core.protocols import Store
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.transitions import handlers_done, request_cancel
 from worchflow_core.wire import execution_to_wire
@@ -90,16 +91,33 @@ async def follow_up(executions: Sequence[Execution], registry: Registry, journal
     await journal.update([(item, handlers_done(item)) for item in done])
 
 
+async def cancelled_parents(executions: Sequence[Execution], store: Store) -> Collection[str]:
+    """Return which of these executions were invoked by one that is cancelled now.
+
+    Their parent asked for them while it was being cancelled, or after it was taken for dead: its
+    own cancellation came too early to find them.
+    """
+    # Later claims follow from one that has asked already, unless its worker died.
+    asked = [item for item in executions if item.parent and (item.fence == 1 or item.crashes)]
+    if not asked:
+        return ()
+    found = await store.get({str(item.parent) for item in asked})
+    cancelled = {item.id for item in found if item.status is Status.CANCELLED}
+    return {item.id for item in asked if item.parent in cancelled}
+
+
 async def _cancel_children(execution: Execution, journal: Journal) -> None:
     """Cancel what a cancelled execution has invoked; each of them cancels its own in turn."""
     query = Query(
         where=(
             Condition("parent", Operator.EQUAL, execution.id),
             Condition("status", Operator.IN, tuple(set(Status) - FINAL)),
+            Condition("cancel_requested_at", Operator.EQUAL, None),
         ),
         descending=False,
         limit=1000,
     )
-    children = (await journal.store.find(query)).items
-    now = journal.clock.now()
-    await journal.update([(item, request_cancel(item, now=now)) for item in children])
+    # Once more until nothing is left: those that were claimed or settled meanwhile are refused.
+    while children := (await journal.store.find(query)).items:
+        now = journal.clock.now()
+        await journal.update([(item, request_cancel(item, now=now)) for item in children])

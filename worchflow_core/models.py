@@ -7,9 +7,10 @@ whole milliseconds, a span a timedelta. `wire.py` says how a record looks outsid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import TypedDict
 
 Payload = str
@@ -130,7 +131,9 @@ class Execution:
         priority: higher is claimed first.
         tags: free labels to filter by.
         headers: small text facts that travel along, such as a trace context.
-        handlers_due: an `on_failure` or `on_success` execution still has to be created.
+        handlers_due: what follows its status is still to be done: of one that has ended, to create
+            its `on_failure` or `on_success` execution, cancel its children and wake its parent; of
+            one that waits, to look whether what it waits for came meanwhile.
     """
 
     id: str
@@ -198,6 +201,23 @@ class Fields(TypedDict, total=False):
     tags: tuple[str, ...]
     headers: Mapping[str, str]
     handlers_due: bool
+
+
+_SETTERS = {item.name: getattr(Execution, item.name).__set__ for item in fields(Execution)}
+_values_of = attrgetter(*_SETTERS)
+
+
+def changed(execution: Execution, values: Fields) -> Execution:
+    """Return an execution with some of its fields changed.
+
+    Like `dataclasses.replace`, at less than half its cost: every settle makes one.
+    """
+    made = object.__new__(Execution)
+    for write, value in zip(_SETTERS.values(), _values_of(execution), strict=True):
+        write(made, value)
+    for name, value in values.items():
+        _SETTERS[name](made, value)
+    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

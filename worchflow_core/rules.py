@@ -20,6 +20,7 @@ from worchflow_core.models import (
     StepStatus,
     Worker,
     WorkerState,
+    changed,
 )
 
 
@@ -70,7 +71,7 @@ def applied(execution: Execution, change: Change) -> Execution | None:
     """Return the execution with the change applied, or None where `expect` does not hold."""
     if any(getattr(execution, name) != value for name, value in change.expect.items()):
         return None
-    return replace(execution, **change.values)
+    return changed(execution, change.values)
 
 
 def is_applied(execution: Execution, change: Change) -> bool:

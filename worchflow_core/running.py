@@ -74,8 +74,13 @@ class Running:
             attempt.stop(signal, now=now)
         self.changed.set()
 
-    def start(self, claimed: Sequence[Execution], steps: dict[str, Sequence[StepRecord]]) -> None:
-        """Begin an attempt at each claimed execution.
+    def start(
+        self,
+        claimed: Sequence[Execution],
+        steps: dict[str, Sequence[StepRecord]],
+        stray: Collection[str] = (),
+    ) -> None:
+        """Begin an attempt at each claimed execution; settle `stray` ones, by id, as cancelled.
 
         Of those suspected to kill workers only one is begun. The others are given back before it
         runs: when it kills this worker too, it is not to be counted against them.
@@ -85,6 +90,9 @@ class Running:
             if execution.crashes >= _SUSPECT and self._suspects:
                 self._keep(loop.create_task(self.give_back(execution)))
                 continue
+            if execution.id in stray:
+                self._keep(loop.create_task(self._cancel(execution)))
+                continue
             self._journal.started(execution)
             function = self._registry.get(execution.function)
             assert function is not None, "only executions of registered functions are claimed"
@@ -93,6 +101,10 @@ class Running:
             if execution.crashes >= _SUSPECT:
                 self._suspects += 1
             self._keep(loop.create_task(self._work(attempt)))
+
+    async def _cancel(self, execution: Execution) -> None:
+        """Settle a claimed execution as cancelled; its parent was, and nobody awaits it."""
+        await self._settle(execution, Outcome(status=Status.CANCELLED))
 
     async def give_back(self, execution: Execution) -> None:
         """Release a claimed execution that no attempt was made at."""
@@ -204,7 +216,7 @@ class Running:
             settled = await self._journal.settle(
                 execution, self._change(execution, refused), self._lease
             )
-        if settled is not None and settled.handlers_due:
+        if settled is not None and settled.status.is_final and settled.handlers_due:
             try:
                 await follow_up([settled], self._registry, self._journal)
             except (StoreUnavailable, ConnectionError) as error:

@@ -23,7 +23,7 @@ from worchflow_core.identities import Slot, StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
-from worchflow_core.signals import ControlSignal, Superseded
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.step import Watch
 from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.threads import ThreadPool
@@ -202,9 +202,17 @@ class Steps(StepFactsOf):
     async def _awaited(
         self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> Any:
-        del self._book.pending[slot.step_id]
-        self._book.check()
-        return await perform(slot, *args)
+        book = self._book
+        del book.pending[slot.step_id]
+        book.check()
+        book.branches.begin()
+        try:
+            return await perform(slot, *args)
+        except Suspend as signal:
+            pause = signal
+        finally:
+            book.branches.done()
+        raise await book.hold(pause)
 
     async def settle(self) -> None:
         """Return once the steps still running were recorded."""
@@ -223,16 +231,20 @@ class Steps(StepFactsOf):
         book = self._book
         del book.pending[call.step_id]
         book.check()
-        if book.is_recorded(call):
-            return book.replay(call)
-        # In a task of its own: a suspend or a failing sibling must not cancel code that runs.
-        task = asyncio.get_running_loop().create_task(self._execute(call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        value, error = await asyncio.shield(task)
+        book.branches.begin()
+        try:
+            if book.is_recorded(call):
+                return book.replay(call)
+            # In a task of its own: a suspend or a failing sibling must not cancel code that runs.
+            task = asyncio.get_running_loop().create_task(self._execute(call))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            value, error = await asyncio.shield(task)
+        finally:
+            book.branches.done()
         if error is None:
             return value
-        raise error
+        raise await book.hold(error) if isinstance(error, StepBackoff) else error
 
     async def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
         """Run, record and answer; every error is returned, so that none is lost or logged twice."""
@@ -301,11 +313,5 @@ class Steps(StepFactsOf):
     async def _call(self, call: StepCall) -> Any:
         if inspect.iscoroutinefunction(call.code):
             return await call.code(*call.args)
-        future = self._pool.run(call.code, *call.args)
-        try:
-            value = await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._pool.abandon()
-            raise
+        value = await self._pool.run(call.code, *call.args)
         return await value if inspect.isawaitable(value) else value

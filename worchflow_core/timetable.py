@@ -19,6 +19,7 @@ from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.codec import hash_input
 from worchflow_core.cron import Cron, Rule, parse_cron, parse_every, ticks_until
 from worchflow_core.functions import Function
+from worchflow_core.lookup import read_record
 from worchflow_core.models import Execution, Record
 from worchflow_core.protocols import Records
 from worchflow_core.schedules import CatchUp, Overlap, Schedule, next_ticks, tick_id
@@ -151,8 +152,8 @@ class Timetable:
 
     async def get(self, function_id: str) -> ScheduleInfo | None:
         """Return the schedule of a function; None where it has none."""
-        page = await self._records.scan(KIND, after=function_id[:-1], until=function_id + "\0")
-        return next((self._parsed(item) for item in page if item.key == function_id), None)
+        record = await read_record(self._records, KIND, function_id)
+        return None if record is None else self._parsed(record)
 
     async def register(self, functions: Iterable[Function[Any, Any]], *, now: datetime) -> None:
         """Write down the schedules of these functions, the newest writer winning.

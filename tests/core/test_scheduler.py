@@ -62,16 +62,6 @@ def scheduled(name: str = "report", **options: Any) -> Function[Any, Any]:
     return code
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("mongo", marks=pytest.mark.servers)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty store of each kind."""
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'schedules.db'}"
-    return str(request.getfixturevalue("mongodb_url"))
-
-
 @asynccontextmanager
 async def opened(
     url: str, *functions: Function[Any, Any], plugins: tuple[object, ...] = ()

@@ -17,6 +17,7 @@ from worchflow_core import (
     NotAllowed,
     Status,
     Step,
+    StoreUnavailable,
     Worchflow,
     WorchflowError,
     WorkerState,
@@ -282,6 +283,27 @@ def test_asking_a_worker_to_drain_makes_it_leave() -> None:
             (worker,) = await until(app.client.workers)
             await app.client.drain([worker.id])
             await task
+            assert await app.client.workers() == []
+
+    run(main())
+
+
+def test_worker_stopped_while_its_first_beat_goes_unanswered_leaves_no_record() -> None:
+    store, options = faulty_memory()
+
+    async def main() -> None:
+        async with application(quick, **options) as app:
+            loop, beat = asyncio.get_running_loop(), store.inner.beat
+
+            def deaf(worker: Any, *, lease: timedelta) -> Any:
+                answer = beat(worker, lease=lease)
+                if worker.state is WorkerState.STARTING:
+                    loop.call_soon_threadsafe(app.worker.stop)
+                    raise StoreUnavailable("the answer was lost")
+                return answer
+
+            store.inner.beat = deaf
+            await app.worker.run()
             assert await app.client.workers() == []
 
     run(main())

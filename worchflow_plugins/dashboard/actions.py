@@ -8,10 +8,12 @@ from typing import Any, Literal
 from worchflow_core import (
     BulkChange,
     Execution,
+    ExecutionHandle,
     FunctionInfo,
     InvalidInput,
     NotFound,
     ScheduleInfo,
+    SentEvent,
     WorchflowError,
 )
 from worchflow_plugins.dashboard.parameters import (
@@ -70,6 +72,32 @@ class Actions:
         self._reader.snapshots.forget()
         return handle.id
 
+    async def is_event(self, body: SendBody) -> bool:
+        """Return whether a body is to be sent as an event: it says so, or functions subscribe."""
+        if body.event:
+            return True
+        known = await self._reader.functions()
+        is_function = any(item.id == body.name for item in known)
+        return not is_function and any(item.subscribes(body.name) for item in known)
+
+    async def send_event(self, body: SendBody) -> SentEvent[ExecutionHandle[Any]]:
+        """Send an event to who subscribes to it or waits for it.
+
+        Raises:
+            InvalidInput: the name is a function's, or an option is given that events lack.
+        """
+        if await self._reader.function(body.name) is not None:
+            raise InvalidInput(f"{body.name!r} is a function; leave event out")
+        if body.delay is not None or body.priority is not None:
+            raise InvalidInput(
+                f"delay and priority are for functions, and {body.name!r} is sent as an event"
+            )
+        sent = await self._source.client.send_event(
+            body.name, body.data, id=body.id, tags=body.tags
+        )
+        self._reader.snapshots.forget()
+        return sent
+
     async def _check(self, name: str, data: Any) -> None:
         known = await self._reader.functions()
         # An empty catalogue says nothing: then no worker has ever run on this store.
@@ -79,8 +107,9 @@ class Actions:
         if info is None:
             names = ", ".join(item.id for item in known[:10])
             raise InvalidInput(
-                f"no worker has a function {name!r}; there are: {names}. "
-                "Send with force to queue it until one has."
+                f"no worker has a function {name!r}, and none subscribes to it; there are: "
+                f"{names}. Send with event to reach those who wait for an event of this name, "
+                "with force to queue it until a worker has the function."
             )
         found = info.problems(data)
         if found:

@@ -78,7 +78,7 @@ class Api:
                 post(path, responses=o.answers(o.BULK, 409, *changing), openapi_extra=bulk)(many)
         post(
             "/send",
-            responses=o.answers(o.DONE, 409, *changing),
+            responses=o.answers(o.SENT, 409, *changing),
             openapi_extra=o.bearing(o.EVENT),
         )(self.send)
         get("/functions", responses=o.answers(o.FUNCTIONS))(self.functions)
@@ -202,11 +202,18 @@ class Api:
     # --- changing ---------------------------------------------------------------------------------
 
     async def send(self, request: Request) -> JSONResponse:
-        """Send an event: `{name, data}`; the answer carries the id of the execution."""
+        """Send an event: `{name, data}`; the answer carries the ids of what it created."""
         given = await read_object(request)
         if not given.get("name") or given.get("data") is None:
             raise InvalidInput("Missing name or data")
         body = fit(given, SendBody)
+        if await self._actions.is_event(body):
+            sent = await self._actions.send_event(body)
+            ids = [handle.id for handle in sent.executions]
+            first = ids[0] if ids else None
+            return JSONResponse(
+                {"success": True, "executionId": first, "executionIds": ids, "eventId": sent.id}
+            )
         execution_id = await self._actions.send(body)
         return JSONResponse({"success": True, "executionId": execution_id})
 

@@ -159,7 +159,7 @@ def _facts(execution: Execution, worker: str) -> dict[str, Any]:
     run = view.run_time(execution)
     groups = view.attempt_groups(execution.attempts)
     first = groups[0].started_at if groups else execution.claimed_at
-    trigger = "event"
+    trigger = f"event {execution.event[:128]}" if execution.event else "event"
     if execution.scheduled_for is not None:
         trigger = "cron"
     elif execution.parent is not None:

@@ -92,6 +92,10 @@ SCHEDULES = listing_of("schedules", SCHEDULE)
 SCHEDULED = obj({"success": {"type": "boolean"}, "schedule": SCHEDULE})
 STATS = obj({**{status.value: _WHOLE for status in Status}, "total": _WHOLE})
 DONE = obj({"success": {"type": "boolean"}, "executionId": _TEXT})
+SENT = obj(
+    {"success": {"type": "boolean"}, "executionId": {"type": ["string", "null"]}},
+    {"executionIds": {"type": "array", "items": _TEXT}, "eventId": _TEXT},
+)
 DRAINED = obj({"success": {"type": "boolean"}, "workerId": _TEXT})
 BULK = obj(
     {
@@ -201,9 +205,16 @@ _TAG: Json = {"type": "string", "minLength": 1, "maxLength": 128}
 NOTHING = closed({})
 EVENT = closed(
     {
-        "name": {**_ID, "description": "id of the function"},
+        "name": {
+            "type": "string",
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9_.:@+/-]{0,127}$",
+            "description": "id of the function, or name of the event",
+        },
         "data": {"not": {"type": "null"}, "description": "the event's data, anything but null"},
-        "id": {**_ID, "description": "id of the execution; sending again creates nothing new"},
+        "id": {
+            **_ID,
+            "description": "id of the execution, or event; sending again creates nothing new",
+        },
         "delay": {
             "anyOf": [
                 {"type": "number", "minimum": 0, "maximum": 3_000_000_000},
@@ -213,6 +224,10 @@ EVENT = closed(
         },
         "priority": {"type": "integer", "minimum": -100, "maximum": 100},
         "tags": {"type": "array", "maxItems": 32, "items": _TAG},
+        "event": {
+            "type": "boolean",
+            "description": "send to those who subscribe to or wait for an event of this name",
+        },
         "force": {
             "type": "boolean",
             "description": "send although function or schema speak against it",

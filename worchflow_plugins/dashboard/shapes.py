@@ -12,6 +12,7 @@ from worchflow_core import (
     Failure,
     FunctionInfo,
     StepRecord,
+    Trigger,
     Worker,
     execution_to_wire,
     step_to_wire,
@@ -160,4 +161,6 @@ def worker_shape(worker: Worker) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Trigger):
+        return {"name": value.name, "match": dict(value.match)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -31,6 +31,7 @@ from worchflow_core import (
     Step,
     StepTry,
     StoreUnavailable,
+    Trigger,
     Worchflow,
     Worker,
     WorkerState,
@@ -476,6 +477,34 @@ def test_send_page_starts_from_schema_or_from_an_earlier_execution() -> None:
             assert '"note": "again"' in page.text
             page = Dom((await client.get("/send?fn=none")).text)
             assert "No worker has described" in page.text
+
+    run(main())
+
+
+def test_pages_show_events_and_who_subscribes() -> None:
+    @function(triggers=["order/paid", Trigger("x*", match={"a": "<b>"})])
+    async def stocks(event: Event[dict[str, int]], step: Step) -> None: ...
+
+    async def main() -> None:
+        async with served() as (client, app):
+            app.registry.add(stocks)
+            for path in ("/functions", "/functions/stocks"):
+                html = (await client.get(path)).text
+                assert "order/paid" in html
+                assert "x* (a = &#34;&lt;b&gt;&#34;)" in html
+            html = (await client.get("/send?fn=order/paid")).text
+            assert '<option value="order/paid" selected>' in html
+            assert html.count('value="order/paid"') == 1
+            assert '<option value="x*"' not in html
+            assert "An event, to which stocks subscribes." in Dom(html).text
+            assert '<input id="opt-event" type="checkbox" checked>' in html
+            html = (await client.get("/send?fn=xyz")).text
+            assert "An event, to which stocks subscribes." in Dom(html).text
+            html = (await client.get("/send?fn=stocks")).text
+            assert '<input id="opt-event" type="checkbox">' in html
+            sent = await app.client.send_event("order/paid", {"id": 1}, id="o1")
+            page = Dom((await client.get(f"/executions/{sent.executions[0].id}")).text)
+            assert "event order/paid" in page.text
 
     run(main())
 

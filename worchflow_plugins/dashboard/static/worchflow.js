@@ -431,6 +431,7 @@ function sending() {
   const extras = { id: $("opt-id").value.trim(), delay: $("opt-delay").value.trim() };
   for (const [name, value] of Object.entries(extras)) if (value) body[name] = value;
   if ($("opt-priority").value) body.priority = Number($("opt-priority").value);
+  if ($("opt-event").checked) body.event = true;
   if ($("opt-force").checked) body.force = true;
   return body;
 }
@@ -438,12 +439,14 @@ function sending() {
 async function sendNow() {
   const { problem } = parsed();
   if (problem) return complain(problem);
-  if (!functionName()) return complain("Choose a function, or name one.");
+  if (!functionName()) return complain("Choose a function or an event, or name one.");
   complain("");
   await busy($("send-now"), async () => {
     try {
       const answer = await post("send", sending());
-      location.assign(`${base}/${one(answer.executionId)}`);
+      const ids = answer.executionIds ?? [answer.executionId];
+      if (!ids.length) return complain(`Event ${answer.eventId} is kept for those who wait for it: no function subscribes.`);
+      location.assign(ids.length === 1 ? `${base}/${one(ids[0])}` : `${base}/?search=${encodeURIComponent(answer.eventId)}`);
     } catch (error) {
       complain(error.message, error.problems);
     }
@@ -456,8 +459,8 @@ const python = (value) => `json.loads(${JSON.stringify(JSON.stringify(value))})`
 
 const AS = {
   curl: (body) => `curl -X POST ${quoted(`${location.origin}${base}/api/send`)} -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(body))}`,
-  python: (body) => `import json\n\nawait app.client.send(${JSON.stringify(body.name)}, ${python(body.data)}${body.id ? `, id=${JSON.stringify(body.id)}` : ""}${body.delay ? `, delay=${JSON.stringify(body.delay)}` : ""}${body.priority ? `, priority=${body.priority}` : ""})`,
-  cli: (body) => `worchflow send ${quoted(body.name)} --data ${quoted(JSON.stringify(body.data))}${body.id ? ` --id ${quoted(body.id)}` : ""}${body.delay ? ` --delay ${quoted(body.delay)}` : ""}${body.priority ? ` --priority ${body.priority}` : ""}${body.force ? " --force" : ""}`,
+  python: (body) => `import json\n\nawait app.client.${body.event ? "send_event" : "send"}(${JSON.stringify(body.name)}, ${python(body.data)}${body.id ? `, id=${JSON.stringify(body.id)}` : ""}${body.delay ? `, delay=${JSON.stringify(body.delay)}` : ""}${body.priority ? `, priority=${body.priority}` : ""})`,
+  cli: (body) => `worchflow send ${quoted(body.name)} --data ${quoted(JSON.stringify(body.data))}${body.id ? ` --id ${quoted(body.id)}` : ""}${body.delay ? ` --delay ${quoted(body.delay)}` : ""}${body.priority ? ` --priority ${body.priority}` : ""}${body.event ? " --event" : ""}${body.force ? " --force" : ""}`,
 };
 
 function setUpSend() {
