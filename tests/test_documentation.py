@@ -295,6 +295,18 @@ def test_handler_example_reads_what_a_handler_gets() -> None:
     assert handler_run.execution.parent == "one"
 
 
+def test_event_example_runs_each_subscriber() -> None:
+    examples = [example_with("docs/events.md", name) for name in ("keep_books", "print_label")]
+    with Harness(examples) as harness:
+        order = {"id": 7, "address": {"country": "FR"}}
+        sent = harness.client.send_event("order/paid", order, id="o")
+        assert [handle.id for handle in sent.executions] == ["o:keep-books", "o:print-label"]
+        results = sorted(run.result for run in harness.run_all())
+        assert results == ["label 7", "order/paid: 7"]
+        elsewhere = harness.client.send_event("order/paid", {"id": 8})
+        assert [handle.function for handle in elsewhere.executions] == ["keep-books"]
+
+
 def test_example_that_retries_many_retries_them() -> None:
     retry_failed = example_with("docs/deploying.md", "retry_failed")
 
@@ -314,18 +326,6 @@ def test_example_that_retries_many_retries_them() -> None:
             await working
 
     asyncio.run(main())
-
-
-def test_event_example_runs_each_subscriber() -> None:
-    examples = [example_with("docs/events.md", name) for name in ("keep_books", "print_label")]
-    with Harness(examples) as harness:
-        order = {"id": 7, "address": {"country": "FR"}}
-        sent = harness.client.send_event("order/paid", order, id="o")
-        assert [handle.id for handle in sent.executions] == ["o:keep-books", "o:print-label"]
-        results = sorted(run.result for run in harness.run_all())
-        assert results == ["label 7", "order/paid: 7"]
-        elsewhere = harness.client.send_event("order/paid", {"id": 8})
-        assert [handle.function for handle in elsewhere.executions] == ["keep-books"]
 
 
 def test_typed_example_returns_its_type() -> None:

@@ -108,8 +108,8 @@ class Client:
         self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
         self._changer = Changer(journal, registry)
-        self._bulk = Bulk(self._changer, journal.store)
         self._informer = Informer(journal, registry, settings)
+        self._bulk = Bulk(self._changer, journal.store)
         journal.on_settled.append(self._results.settled)
 
     # --- sending --------------------------------------------------------------------------------
