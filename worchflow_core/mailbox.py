@@ -172,8 +172,10 @@ class Mailbox:
         first, last = f"{address}\n{to_millis(since):013d}", f"{address}\n~"
         async for page in self._pages(EVENTS, first, last):
             for record in page:
+                if record.key.rpartition("\n")[2] in taken:
+                    continue
                 event = _from_body(record.body)
-                if event.id not in taken and fits(watch, json.loads(event.data)):
+                if not watch.match or fits(watch, json.loads(event.data)):
                     return event
         return None
 
