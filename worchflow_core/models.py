@@ -131,6 +131,7 @@ class Execution:
         tags: free labels to filter by.
         headers: small text facts that travel along, such as a trace context.
         handlers_due: an `on_failure` or `on_success` execution still has to be created.
+        gates_passed: how many gates of flow control it has passed; see `admission.py`.
     """
 
     id: str
@@ -167,6 +168,7 @@ class Execution:
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     handlers_due: bool = False
+    gates_passed: int = 0
 
 
 class Fields(TypedDict, total=False):
@@ -198,6 +200,7 @@ class Fields(TypedDict, total=False):
     tags: tuple[str, ...]
     headers: Mapping[str, str]
     handlers_due: bool
+    gates_passed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +342,7 @@ class Record:
     Attributes:
         kind: its family: `function`, `event`, `slot`, `schedule`, `token`, `meta`.
         key: unique within the kind; `scan` reads in key order.
-        body: JSON text.
+        body: JSON text; empty only for `replace`, which then removes the record.
         version: 1 when inserted; `replace` succeeds only over `version - 1`.
     """
 

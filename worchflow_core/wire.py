@@ -61,6 +61,7 @@ EXECUTION_NAMES: Mapping[str, str] = {
     "tags": "tags",
     "headers": "headers",
     "handlers_due": "handlersDue",
+    "gates_passed": "gatesPassed",
 }
 """The wire name of each field of `Execution`."""
 
@@ -162,6 +163,7 @@ def execution_from_wire(document: Mapping[str, Any]) -> Execution:
         tags=tuple(get("tags") or ()),
         headers=get("headers") or {},
         handlers_due=bool(get("handlersDue")),
+        gates_passed=_whole(get("gatesPassed")),
     )
 
 
