@@ -23,6 +23,7 @@ LAYERS = (
         "crashpoints",
         "durations",
         "events",
+        "fields",
         "ids",
         "lifecycle",
         "models",
@@ -34,8 +35,10 @@ LAYERS = (
     ),
     (
         "errors",
+        "lines",
         "polling",
         "query",
+        "rates",
         "retries",
         "roundtrip",
         "signals",
@@ -48,6 +51,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "limits",
         "protocols",
         "rules",
         "schemas",
@@ -57,16 +61,23 @@ LAYERS = (
     ),
     (
         "annotations",
+        "gatherings",
+        "holding",
+        "lookup",
         "schedules",
     ),
     (
         "asides",
         "backends",
-        "functions",
         "identities",
         "leadership",
+        "pauses",
         "proof",
         "results",
+        "signatures",
+    ),
+    (
+        "functions",
     ),
     (
         "catalog",
@@ -82,7 +93,9 @@ LAYERS = (
         "journal",
     ),
     (
+        "batches",
         "mailbox",
+        "places",
     ),
     (
         "handlers",
@@ -95,6 +108,15 @@ LAYERS = (
     ),
     (
         "client",
+        "gates",
+    ),
+    (
+        "gather_gates",
+        "rate_gates",
+        "single_gates",
+    ),
+    (
+        "admission",
     ),
     (
         "heart",

@@ -15,6 +15,7 @@ from typing import Any
 
 from worchflow_core import transitions
 from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.fields import field_of
 from worchflow_core.journal import Journal
 from worchflow_core.models import Payload, Record, Status
 from worchflow_core.query import Condition, Operator, Query
@@ -156,7 +157,7 @@ class Mailbox:
         data = json.loads(event.data)
         after, until = f"{event.name}\n", f"{event.name}\n~"
         for record in await self._records.scan(FIELDS, after=after, until=until, limit=1000):
-            match = {field: _field(data, field) for field in json.loads(record.body)}
+            match = {field: field_of(data, field) for field in json.loads(record.body)}
             keys.append(_key(event.name, match))
         return keys
 
@@ -177,7 +178,7 @@ def watch_key(watch: Watch) -> str:
 
 def fits(watch: Watch, data: Any) -> bool:
     """Return whether an event's data has all the fields with equal values."""
-    return all(_field(data, field) == value for field, value in watch.match.items())
+    return all(field_of(data, field) == value for field, value in watch.match.items())
 
 
 def _behind(query: Query, after: tuple[datetime, str] | None) -> Query:
@@ -191,14 +192,6 @@ def _key(name: str, match: Mapping[str, Any]) -> str:
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def _field(data: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(data, dict) or part not in data:
-            return None
-        data = data[part]
-    return data
 
 
 def _to_body(event: StoredEvent) -> str:

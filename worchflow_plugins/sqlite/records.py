@@ -11,7 +11,6 @@ from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.handle import Handle
 from worchflow_plugins.sqlite.writer import Kind
 
-
 _OVER = "WHERE kind = ?1 AND key = ?2 AND version = ?3 - 1"
 
 
