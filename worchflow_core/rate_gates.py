@@ -12,34 +12,13 @@ from worchflow_core.lookup import change
 from worchflow_core.models import Execution, Payload
 
 
-class Counting:
-    """Allow starts, and remember them."""
-
-    def __init__(self, doorman: Doorman) -> None:
-        self._doorman = doorman
-
-    async def _reserve(
-        self, key: str, wanted: int, rate: Rate, now: datetime, *, ahead: bool
-    ) -> list[datetime]:
-        """Return the moments at which so many may start; only those of now unless `ahead`."""
-        found: list[datetime] = []
-
-        def decide(body: Payload | None) -> Payload | None:
-            nonlocal found
-            known = rates.starts_of(body)
-            found = rates.reserved(known, count=rate.count, per=rate.span, now=now, wanted=wanted)
-            if not ahead:
-                found = [moment for moment in found if moment <= now]
-            return rates.body_of([*known, *found][-rate.count :]) if found else None
-
-        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
-        return found
-
-
-class RateLimitGate(Counting):
+class RateLimitGate:
     """Turn away what comes faster than a rate."""
 
     stage = Stage.RATE_LIMIT
+
+    def __init__(self, doorman: Doorman) -> None:
+        self._doorman = doorman
 
     async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
         """Give back who may not pass now, and return the ids of who may."""
@@ -50,25 +29,57 @@ class RateLimitGate(Counting):
     async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
         group = sorted(group, key=age)
         now = self._doorman.journal.clock.now()
-        starts = await self._reserve(key, len(group), rate, now, ahead=False)
+        number = 0
+
+        def decide(body: Payload | None) -> Payload | None:
+            nonlocal number
+            starts, number = rates.allowed(
+                rates.starts_of(body), count=rate.count, per=rate.span, now=now, wanted=len(group)
+            )
+            return rates.body_of(starts) if number else None
+
+        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
         why = f"more than {rate.count:,} came within {rate.text}"
-        await self._doorman.turn_away(group[len(starts) :], "RateLimited", why)
-        return {item.id for item in group[: len(starts)]}
+        await self._doorman.turn_away(group[number:], "RateLimited", why)
+        return {item.id for item in group[:number]}
 
 
-class ThrottleGate(Counting):
-    """Let what comes faster than a rate start later, each at a moment of its own."""
+class ThrottleGate:
+    """Let what comes faster than a rate start later, each at a moment of its own.
+
+    Whoever comes again, at or after its moment, starts if the rate allows it then: a worker that
+    was late, or away, does not start in a heap what was planned to be apart.
+    """
 
     stage = Stage.THROTTLE
+
+    def __init__(self, doorman: Doorman) -> None:
+        self._doorman = doorman
 
     async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
         """Give back who may not pass now, and return the ids of who may."""
         return await self._doorman.by_key(coming, "throttle", lambda flow: flow.throttle, self._one)
 
     async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
+        # Only who was put off here has passed the gate before this one, as it is stored.
+        group = sorted(group, key=lambda item: item.gates_passed < self.stage.before)
+        returning = sum(item.gates_passed >= self.stage.before for item in group)
         now = self._doorman.journal.clock.now()
-        starts = await self._reserve(key, len(group), rate, now, ahead=True)
-        turns = list(zip(group, starts, strict=True))
-        # Passed already: the start it comes again for is its own.
-        await self._doorman.put_off([turn for turn in turns if turn[1] > now], self.stage)
-        return {item.id for item, start in turns if start <= now}
+        moments: list[datetime] = []
+
+        def decide(body: Payload | None) -> Payload | None:
+            nonlocal moments
+            starts = rates.starts_of(body)
+            starts, number = rates.allowed(
+                starts, count=rate.count, per=rate.span, now=now, wanted=returning
+            )
+            starts, later = rates.planned(
+                starts, count=rate.count, per=rate.span, now=now, wanted=len(group) - number
+            )
+            moments = [*[now] * number, *later]
+            return rates.body_of(starts)
+
+        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
+        turns = list(zip(group, moments, strict=True))
+        await self._doorman.put_off([turn for turn in turns if turn[1] > now], self.stage.before)
+        return {item.id for item, moment in turns if moment <= now}

@@ -1,12 +1,13 @@
-"""Rates: when the next starts are allowed, so that no span of time sees more than a number.
+"""Rates: which starts are allowed, so that no span of time sees more than a number of them.
 
-Pure: what was allowed is a list of moments, kept in one record per key.
+Pure: what has started, and what is planned to, is one record per key.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -16,44 +17,82 @@ from worchflow_core.models import Payload
 KIND = "token"
 
 
-def reserved(
-    starts: Sequence[datetime], *, count: int, per: timedelta, now: datetime, wanted: int
-) -> list[datetime]:
-    """Return the next `wanted` moments at which a start is allowed, the earliest first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starts:
+    """The starts under one rate.
 
-    A start is allowed at the first moment, not before `now`, for which the start `count` places
-    before it lies `per` in the past: so no span of length `per` holds more than `count`.
+    Attributes:
+        made: when executions started, the newest of them; sorted.
+        planned: when others are to, the latest of them; sorted.
+    """
+
+    made: tuple[datetime, ...] = ()
+    planned: tuple[datetime, ...] = ()
+
+
+def allowed(
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+) -> tuple[Starts, int]:
+    """Start as many of `wanted` as may start now, and return how many those are.
 
     Args:
-        starts: those that were allowed before, sorted; only the newest `count` matter.
+        starts: what has started before.
         count: how many starts a span may hold.
         per: how long the span is.
         now: the moment.
-        wanted: how many to find.
+        wanted: how many ask.
     """
-    known = list(starts[-count:])
-    found = []
-    for _ in range(wanted):
-        moment = max(now, known[-1]) if known else now
+    recent = [moment for moment in starts.made if moment > now - per]
+    number = max(0, min(wanted, count - len(recent)))
+    made = (*recent, *[now] * number)[-count:]
+    return replace(starts, made=made), number
+
+
+def planned(
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+) -> tuple[Starts, list[datetime]]:
+    """Plan the starts of `wanted` executions: behind what is planned, none too close to others.
+
+    Returns the starts, and a moment for each; those of now have started.
+    """
+    ahead = [moment for moment in starts.planned if moment > now]
+    if not ahead:
+        starts, number = allowed(starts, count=count, per=per, now=now, wanted=wanted)
+    else:
+        number = 0
+    known = [*starts.made, *ahead][-count:]
+    later: list[datetime] = []
+    for _ in range(wanted - number):
+        moment = max(now, known[-1] if ahead or later else now)
         if len(known) >= count:
             moment = max(moment, known[-count] + per)
         known.append(moment)
-        found.append(moment)
-    return found
+        later.append(moment)
+    return replace(starts, planned=tuple([*ahead, *later][-count:])), [*[now] * number, *later]
 
 
-def body_of(starts: Sequence[datetime]) -> Payload:
-    """Return the body of the record that keeps starts: one number, then the gaps between them."""
-    millis = [to_millis(item) for item in starts]
-    gaps = [later - earlier for earlier, later in pairwise(millis)]
-    return json.dumps([*millis[:1], *gaps], separators=(",", ":"))
+def body_of(starts: Starts) -> Payload:
+    """Return the body of the record that keeps starts: of each list one number, then the gaps."""
+    return json.dumps([_gaps(starts.made), _gaps(starts.planned)], separators=(",", ":"))
 
 
-def starts_of(body: Payload | None) -> list[datetime]:
-    """Return the starts that a record keeps, sorted."""
-    starts = []
+def starts_of(body: Payload | None) -> Starts:
+    """Return the starts that a record keeps."""
+    if body is None:
+        return Starts()
+    made, ahead = json.loads(body)
+    return Starts(made=_moments(made), planned=_moments(ahead))
+
+
+def _gaps(moments: Sequence[datetime]) -> list[int]:
+    millis = [to_millis(item) for item in moments]
+    return [*millis[:1], *(later - earlier for earlier, later in pairwise(millis))]
+
+
+def _moments(gaps: Sequence[int]) -> tuple[datetime, ...]:
+    moments = []
     millis = 0
-    for gap in json.loads(body or "[]"):
+    for gap in gaps:
         millis += gap
-        starts.append(from_millis(millis))
-    return starts
+        moments.append(from_millis(millis))
+    return tuple(moments)
