@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from worchflow_core.annotations import type_hints
+from worchflow_core.annotations import is_async, type_hints
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.cron import Cron
 from worchflow_core.durations import Duration, parse_duration
@@ -101,7 +101,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     @property
     def is_async(self) -> bool:
         """Whether the code is `async def`; plain code runs in a thread."""
-        return inspect.iscoroutinefunction(self.code)
+        return is_async(self.code)
 
     @property
     def cron(self) -> Cron | None:
