@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from worchflow_core.annotations import is_async
 from worchflow_core.codec import Codec
 from worchflow_core.cron import Cron, Rule
 from worchflow_core.durations import Duration, parse_duration
@@ -92,7 +93,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     @property
     def is_async(self) -> bool:
         """Whether the code is `async def`; plain code runs in a thread."""
-        return inspect.iscoroutinefunction(self.code)
+        return is_async(self.code)
 
     @property
     def cron(self) -> Cron | None:

@@ -48,6 +48,7 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
+        self._settling = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -64,10 +65,16 @@ class Running:
 
     @property
     def room(self) -> int:
-        """How many more may be started; none while a suspected killer of workers runs."""
+        """How many more may be started; none while a suspected killer of workers runs.
+
+        Those whose code has ended take up no room while the store learns of it: the next ones
+        begin meanwhile. So that a slow store is not swamped, twice the concurrency is the most.
+        """
         if self._suspects:
             return 0
-        return self._around.settings.concurrency - len(self._tasks)
+        limit = self._around.settings.concurrency
+        running = len(self._tasks) - self._settling
+        return min(limit - running, 2 * limit - len(self._tasks))
 
     def stop(self, signal: ControlSignal, *, now: bool) -> None:
         """Let every attempt unwind at its next step call, or at once."""
@@ -166,10 +173,18 @@ class Running:
         if outcome is None:
             self._journal.superseded(attempt.execution)
         else:
-            steps = attempt.book.recorded.values()
-            settled = await self._settle(attempt.execution, outcome, steps)
+            settled = await self._leave(attempt, outcome)
             if settled is not None and settled.waits:
                 await self._look_again(attempt, settled)
+
+    async def _leave(self, attempt: Attempt, outcome: Outcome) -> Execution | None:
+        """Settle an attempt whose code has ended; another may begin meanwhile."""
+        self._settling += 1
+        self.changed.set()
+        try:
+            return await self._settle(attempt.execution, outcome, attempt.book.recorded.values())
+        finally:
+            self._settling -= 1
 
     async def _look_again(self, attempt: Attempt, settled: Execution) -> None:
         """Look for what came between the wait's look and its being stored; a sweep does it too."""
