@@ -11,6 +11,7 @@ from tests.combinations import combination  # noqa: F401
 from worchflow_core.testing.fixtures import (  # noqa: F401
     mongo_server,
     mongodb_url,
+    new_redis_server,
     old_redis_server,
     redis_server,
     redis_url,
