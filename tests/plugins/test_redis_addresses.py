@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from worchflow_core import Hint, Settings, SettingsError, Worchflow
 from worchflow_core.testing.contracts.samples import execution, step
-from worchflow_core.testing.fixtures import available, running
+from worchflow_core.testing.fixtures import running
 from worchflow_core.testing.servers import RedisServer
 from worchflow_plugins.redis import RedisQueue, RedisStepCache
 
@@ -109,7 +109,7 @@ class TlsRedis(RedisServer):
 def test_a_redis_of_its_own_speaks_tls(certificate: tuple[Path, Path], unique_name: str) -> None:
     from worchflow_core.testing.servers import free_port
 
-    server = available(TlsRedis)
+    server = TlsRedis()
     server.use(certificate, free_port())
     try:
         server.start()
