@@ -257,6 +257,34 @@ def test_empty_store_says_how_to_begin() -> None:
     run(main())
 
 
+def test_waits_children_and_kin_are_told_and_linked() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            parent = execution(
+                "parent",
+                status=Status.WAITING,
+                waits=("child:kid", "approved", "approved@parent"),
+                due_at=NOW + timedelta(hours=1),
+                forked_from="ancestor",
+            )
+            kids = [
+                execution(f"kid{number or ''}", function="encode-video", parent="parent")
+                for number in range(60)
+            ]
+            await app.journal.store.create([parent, *kids])
+            page = (await client.get("/executions/parent")).text
+            text = " ".join(Dom(page).text.split())
+            assert "waiting for approved, child kid, at the latest in" in text
+            assert "Children 50+" in text
+            assert '/executions/ancestor"' in page
+            assert '/executions/kid"' in page
+            child = (await client.get("/executions/kid")).text
+            assert '/executions/parent"' in child
+            assert "Children" not in child
+
+    run(main())
+
+
 def test_title_carries_the_status() -> None:
     async def main() -> None:
         async with served() as (client, app):
