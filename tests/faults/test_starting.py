@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from tests.core.cli.programs import Program, wait_for
 from worchflow_core.cli import exits
-from worchflow_core.testing.fixtures import available, running, with_database
+from worchflow_core.testing.fixtures import running, with_database
 from worchflow_core.testing.servers import MongoServer, RedisServer, free_port
 
 pytestmark = pytest.mark.servers
@@ -46,7 +46,7 @@ def health(port: int, path: str = "/healthz") -> int:
 
 def test_before_its_servers(folder: Path) -> None:
     """F14: a worker waits with few words and a 503, and works as soon as its servers are there."""
-    mongo, redis = available(MongoServer), available(RedisServer)
+    mongo, redis = MongoServer(), RedisServer()
     mongo.port, redis.port = free_port(), free_port()
     environment = {
         "WORCHFLOW_STORE_URL": with_database(mongo.url, "late"),

