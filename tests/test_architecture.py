@@ -68,6 +68,7 @@ LAYERS = (
         "asides",
         "backends",
         "functions",
+        "handles",
         "identities",
         "leadership",
         "proof",
