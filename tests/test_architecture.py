@@ -72,6 +72,7 @@ LAYERS = (
         "asides",
         "backends",
         "gatherings",
+        "handles",
         "identities",
         "leadership",
         "pauses",

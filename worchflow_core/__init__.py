@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from worchflow_core.client import (
         Client as Client,
     )
-    from worchflow_core.client import (
-        ExecutionHandle as ExecutionHandle,
-    )
     from worchflow_core.clock import (
         Clock as Clock,
     )
@@ -138,6 +135,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.functions import (
         function as function,
+    )
+    from worchflow_core.handles import (
+        ExecutionHandle as ExecutionHandle,
     )
     from worchflow_core.hookspecs import (
         hookimpl as hookimpl,
@@ -409,7 +409,7 @@ _HOMES = {
     "blocking": ("BlockingClient", "BlockingHandle"),
     "bulk": ("BulkChange",),
     "catalog": ("FunctionInfo",),
-    "client": ("Client", "ExecutionHandle"),
+    "client": ("Client",),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
@@ -442,6 +442,7 @@ _HOMES = {
     "events": ("Event",),
     "filters": ("Filter",),
     "functions": ("Function", "function"),
+    "handles": ("ExecutionHandle",),
     "hookspecs": ("hookimpl",),
     "leadership": ("Leader",),
     "limits": (
