@@ -26,10 +26,10 @@ from worchflow_core.models import (
     Status,
     StepRecord,
     StepStatus,
-    changed,
 )
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
+from worchflow_core.rules import changed
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")

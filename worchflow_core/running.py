@@ -154,7 +154,9 @@ class Running:
         except Superseded:
             self._journal.superseded(execution)
         finally:
-            del self.attempts[execution.id]
+            # What was settled, answered or not, may have been claimed here again meanwhile.
+            if self.attempts.get(execution.id) is attempt:
+                del self.attempts[execution.id]
             self._suspects -= is_suspect
 
     async def _make(self, attempt: Attempt) -> None:

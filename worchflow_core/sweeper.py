@@ -70,6 +70,7 @@ class Sweeper:
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
+        self._last_told: datetime | None = None
 
     async def run(self) -> None:
         """Sweep until cancelled; an outage of the store is waited out."""
@@ -109,11 +110,16 @@ class Sweeper:
 
     async def repair(self) -> None:
         """Take executions from dead workers; end those past their deadline or cancelled."""
-        now = self._clock.lease_time()
+        now, told = self._clock.lease_time(), self._clock.now()
         lease = self._settings.lease.total_seconds()
-        if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
+        passed = now - self._last_pass
+        jumped = (told - self._last_told).total_seconds() - passed if self._last_told else 0.0
+        if passed > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
             self.note_outage()  # this process itself stood still
-        self._last_pass = now
+        elif abs(jumped) > lease / 4:
+            logger.warning("the store's clock was set by %.0f s; nobody is judged by it", jumped)
+            self.note_outage()  # leases were written by the clock as it was
+        self._last_pass, self._last_told = now, told
         await self.bury_neighbours()
         if now >= self._trusted_from:
             await self.release_dead()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,7 +130,7 @@ def test_the_hook_is_told_once_per_tick() -> None:
     run(main())
 
 
-# --- F39: a leader that was frozen ---------------------------------------------------------------
+# --- F39: a leader that was frozen (as a process: cli/test_cli_schedules.py) ---------------------
 
 
 def test_a_leader_that_slept_past_its_lease_steps_down(url: str) -> None:
@@ -208,10 +207,10 @@ asyncio.run(main())
 """
 
 
-def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path / 'killed.db'}"
+@pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("mongo", marks=pytest.mark.servers)], indirect=True
+)
+def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(url: str) -> None:
     killed = subprocess.run([sys.executable, "-c", DYING % url], timeout=60, check=False)
     assert killed.returncode == EXIT_CRASHED
 
@@ -248,7 +247,7 @@ def test_a_tick_that_was_sent_and_not_noted_is_no_overlap_of_itself(overlap: str
     run(main())
 
 
-# --- F42: clocks ---------------------------------------------------------------------------------
+# --- F41: daylight saving is test_cron.py's; F42: clocks -----------------------------------------
 
 
 @pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(days=1), timedelta(days=-1)])

@@ -89,13 +89,17 @@ def with_database(url: str, name: str) -> str:
 
 def running(make: Callable[[], _Server]) -> Iterator[_Server]:
     """Run a server for a fixture; skip where it cannot be had, or fail when `CI` is set."""
+    with available(make) as server:
+        yield server
+
+
+def available(make: Callable[[], _Server]) -> _Server:
+    """Make a server without starting it; skip where it cannot be had, or fail when `CI` is set."""
     from worchflow_core.testing.executables import ServerMissing
 
     try:
-        server = make().start()
+        return make()
     except ServerMissing as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
-    with server:
-        yield server
