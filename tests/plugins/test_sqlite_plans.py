@@ -64,6 +64,15 @@ def _queries() -> Iterator[Query]:
             yield Query(where=where, skip=50)
     claimable, final = Condition("status", IN, tuple(CLAIMABLE)), tuple(FINAL)
     free = Condition("owner", EQUAL, None)
+    yield Query(
+        where=(
+            Condition("parent", IN, ("x", "y")),
+            claimable,
+            Condition("cancel_requested_at", EQUAL, None),
+        ),
+        descending=False,
+        limit=1000,
+    )
     yield Query(search="pay", counted=True)
     yield Query(where=(Condition("owner", NOT_IN, ("w", "v")),), limit=1000)
     yield Query(where=(Condition("owner", NOT_IN, ()),), limit=1000)
