@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.combinations import combination  # noqa: F401
 from worchflow_core.testing.fixtures import (  # noqa: F401
     mongo_server,
     mongodb_url,

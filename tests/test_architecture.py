@@ -49,6 +49,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "matching",
         "protocols",
         "rules",
         "schemas",
@@ -61,6 +62,7 @@ LAYERS = (
         "lookup",
         "offset",
         "schedules",
+        "triggers",
     ),
     (
         "asides",
@@ -79,6 +81,7 @@ LAYERS = (
     ),
     (
         "plugins",
+        "subscriptions",
     ),
     (
         "discovery",
@@ -95,6 +98,10 @@ LAYERS = (
     (
         "changing",
         "control",
+        "informing",
+    ),
+    (
+        "bulk",
     ),
     (
         "client",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from worchflow_core.blocking import (
         BlockingHandle as BlockingHandle,
     )
+    from worchflow_core.bulk import (
+        BulkChange as BulkChange,
+    )
     from worchflow_core.catalog import (
         FunctionInfo as FunctionInfo,
     )
@@ -120,6 +123,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.errors import (
         WorchflowError as WorchflowError,
+    )
+    from worchflow_core.errors import (
+        WorkerWornOut as WorkerWornOut,
     )
     from worchflow_core.events import (
         Event as Event,
@@ -280,6 +286,9 @@ if TYPE_CHECKING:
     from worchflow_core.sending import (
         Send as Send,
     )
+    from worchflow_core.sending import (
+        SentEvent as SentEvent,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -303,6 +312,18 @@ if TYPE_CHECKING:
     )
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
+    )
+    from worchflow_core.timetable import (
+        ScheduleRun as ScheduleRun,
+    )
+    from worchflow_core.timetable import (
+        Timetable as Timetable,
+    )
+    from worchflow_core.timetable import (
+        schedule_to_wire as schedule_to_wire,
+    )
+    from worchflow_core.triggers import (
+        Trigger as Trigger,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -359,6 +380,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
+    "bulk": ("BulkChange",),
     "catalog": ("FunctionInfo",),
     "client": ("Client", "ExecutionHandle"),
     "clock": ("Clock", "from_millis", "to_millis"),
@@ -388,6 +410,7 @@ _HOMES = {
         "StoreUnavailable",
         "StoreUnusable",
         "WorchflowError",
+        "WorkerWornOut",
     ),
     "events": ("Event",),
     "filters": ("Filter",),
@@ -422,7 +445,7 @@ _HOMES = {
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
-    "sending": ("Send",),
+    "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
@@ -436,7 +459,8 @@ _HOMES = {
         "standing",
         "urgency",
     ),
-    "timetable": ("ScheduleInfo",),
+    "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
+    "triggers": ("Trigger",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

@@ -39,6 +39,7 @@ from worchflow_core.signals import (
 )
 from worchflow_core.stepbook import StepBook
 from worchflow_core.steps import Steps
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.transitions import Outcome
 
@@ -52,6 +53,7 @@ class Surroundings:
     Attributes:
         journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
         registry: the functions of this worker, which its steps may invoke.
+        subscriptions: the functions that events run, of all workers.
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
@@ -62,6 +64,7 @@ class Surroundings:
     plugins: Plugins
     settings: Settings
     registry: Registry
+    subscriptions: Subscriptions
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
@@ -167,6 +170,7 @@ class Attempt:
             self.book,
             around.journal,
             around.registry,
+            around.subscriptions,
             around.lease,
             around.settings.max_payload,
         )
@@ -186,8 +190,6 @@ class Attempt:
             self.book.is_abandoned = True
             if self._steps is not None:
                 await self._steps.abort()
-            else:
-                self._around.functions.abandon()
         elif self._steps is not None:
             await self._steps.settle()
 

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from worchflow_core import schemas
+from worchflow_core import schemas, triggers
 from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
+from worchflow_core.errors import NotAllowed, NotFound
 from worchflow_core.functions import Function
 from worchflow_core.lookup import read_record
-from worchflow_core.models import Record
-from worchflow_core.protocols import Records
+from worchflow_core.models import Record, WorkerState
+from worchflow_core.protocols import Records, Store
+from worchflow_core.triggers import Trigger
+from worchflow_core.validation import check_function_id
 
 KIND = "function"
 
@@ -33,6 +36,8 @@ class FunctionInfo:
         distribution, version: the package it came with.
         source: file and line.
         tags: labels of its executions.
+        priority: what its executions are sent with.
+        triggers: the events it subscribes to.
     """
 
     id: str
@@ -47,10 +52,16 @@ class FunctionInfo:
     version: str | None = None
     source: str = ""
     tags: tuple[str, ...] = ()
+    priority: int = 0
+    triggers: tuple[Trigger, ...] = ()
 
     def problems(self, data: Any) -> list[tuple[str, str]]:
         """Return (path, what is wrong) for each place where event data does not fit."""
         return [] if self.schema is None else schemas.problems(self.schema, data)
+
+    def subscribes(self, name: str) -> bool:
+        """Return whether an event of this name may run it, whatever the event's data."""
+        return any(trigger.covers(name) for trigger in self.triggers)
 
     def template(self) -> Any:
         """Return event data to begin with: required fields with defaults or sample values."""
@@ -73,6 +84,8 @@ def describe(function: Function[Any, Any]) -> FunctionInfo:
         version=function.version,
         source=function.source,
         tags=function.tags,
+        priority=function.priority,
+        triggers=function.triggers,
     )
 
 
@@ -99,11 +112,32 @@ async def read(records: Records) -> list[FunctionInfo]:
     return found
 
 
+async def forget(function_id: str, store: Store) -> None:
+    """Delete the description of a function.
+
+    Raises:
+        InvalidInput: this is no function's id.
+        NotFound: there is none.
+        NotAllowed: a worker that is not dead has the function.
+    """
+    check_function_id(function_id)
+    if await read_record(store.records, KIND, function_id) is None:
+        raise NotFound(f"no worker has described a function {function_id!r}")
+    for worker in await store.workers():
+        if worker.state is not WorkerState.DEAD and function_id in worker.functions:
+            raise NotAllowed(f"worker {worker.name} has {function_id!r}; stop it first")
+    await store.records.delete(KIND, [function_id])
+
+
 def _to_body(info: FunctionInfo) -> str:
-    return json.dumps({name: getattr(info, name) for name in info.__slots__}, sort_keys=True)
+    fields = {name: getattr(info, name) for name in info.__slots__}
+    fields["triggers"] = [triggers.to_wire(item) for item in info.triggers]
+    return json.dumps(fields, sort_keys=True)
 
 
 def _from_body(body: str) -> FunctionInfo:
     fields = json.loads(body)
     known = {name: fields[name] for name in FunctionInfo.__slots__ if name in fields}
-    return FunctionInfo(**{**known, "tags": tuple(known.get("tags") or ())})
+    known["tags"] = tuple(known.get("tags") or ())
+    known["triggers"] = triggers.from_wire(known.get("triggers"))
+    return FunctionInfo(**known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 
 class Clock:
@@ -57,8 +58,10 @@ class Clock:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
+@lru_cache(maxsize=1024)  # what is claimed together was mostly sent and claimed together
 def from_millis(millis: int) -> datetime:
     """Return the moment `millis` milliseconds after the epoch, in UTC."""
     return _EPOCH + timedelta(milliseconds=millis)
@@ -66,4 +69,4 @@ def from_millis(millis: int) -> datetime:
 
 def to_millis(moment: datetime) -> int:
     """Return an aware moment as whole milliseconds since the epoch, rounded down."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // _MILLISECOND

@@ -27,13 +27,15 @@ from worchflow_core.identities import DEADLINE, Slot
 from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
-from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, token, wait_keys
+from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, wait_keys
+from worchflow_core.matching import check_match
 from worchflow_core.models import Execution, Failure, Status, StepRecord
 from worchflow_core.signals import Superseded, Suspend
 from worchflow_core.step import Answer, Watch
 from worchflow_core.stepbook import StepBook
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.transitions import looked
-from worchflow_core.validation import check_function_id
+from worchflow_core.validation import check_event_name, check_function_id
 
 IN_PLACE = timedelta(seconds=1)
 """Sleeps shorter than this are waited out in the slot: giving it back would cost more."""
@@ -43,11 +45,18 @@ class Control:
     """What an attempt's control-flow steps do; the faces of `step` fix the identities."""
 
     def __init__(
-        self, book: StepBook, journal: Journal, registry: Registry, lease: Lease, max_payload: int
+        self,
+        book: StepBook,
+        journal: Journal,
+        registry: Registry,
+        subscriptions: Subscriptions,
+        lease: Lease,
+        max_payload: int,
     ) -> None:
         self._book = book
         self._journal = journal
         self._registry = registry
+        self._subscriptions = subscriptions
         self._lease = lease
         self._max_payload = max_payload
         self._mailbox = Mailbox(journal)
@@ -134,12 +143,19 @@ class Control:
             return str(json.loads(book.replayed(slot, "send").result or "{}")["id"])
         event_id = derived_id(f"{book.execution.id}:{slot.step_id}")
         payload = self._encode(f"event data of step {slot.title!r}", data)
-        function = self._registry.get(check_function_id(name))
+        function = self._registry.get(name) if isinstance(name, str) else None
         if function is not None:
             await self._create(function, payload, event_id, parent=None)
         else:
-            now = book.clock.now()
-            await self._mailbox.put(StoredEvent(id=event_id, name=name, data=payload, at=now))
+            event = StoredEvent(
+                id=event_id,
+                name=check_event_name(name),
+                data=payload,
+                at=book.clock.now(),
+                subscribers=await self._subscriptions.of(name, payload),
+                headers=book.execution.headers,
+            )
+            await self._mailbox.put(event)
         stands = await self._record(slot, "send", {"id": event_id, "name": name})
         return str(json.loads(stands.result or "{}")["id"])
 
@@ -300,20 +316,10 @@ def checked_moment(title: str, moment: datetime) -> datetime:
 
 def checked_watch(title: str, name: str, match: Mapping[str, Any] | None) -> Watch:
     """Return what to wait for; raise `InvalidInput` where name or match cannot be taken."""
-    fields = dict(match or {})
-    for field, value in fields.items():
-        if not isinstance(field, str) or not isinstance(value, (str, int, float, bool, type(None))):
-            raise InvalidInput(
-                f"step {title!r}: match {field!r} must compare a field with text, a number, a "
-                "boolean or None"
-            )
-        try:
-            token(value)
-        except ValueError as error:  # not finite, or with too many digits
-            raise InvalidInput(
-                f"step {title!r}: match {field!r} is a number that no event can hold: {error}"
-            ) from None
-    return Watch(name=check_function_id(name), match=fields)
+    try:
+        return Watch(name=check_event_name(name), match=check_match(match))
+    except InvalidInput as error:
+        raise InvalidInput(f"step {title!r}: {error}") from None
 
 
 def check_wait(title: str, watches: Sequence[Watch], on_timeout: str) -> None:

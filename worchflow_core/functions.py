@@ -21,6 +21,7 @@ from worchflow_core.models import Payload
 from worchflow_core.retries import RetryPolicy, make_retry_policy
 from worchflow_core.schedules import CatchUp, Overlap, Schedule, make_rule, parse_word
 from worchflow_core.step import BlockingStep, Step
+from worchflow_core.triggers import Trigger, parse_triggers
 from worchflow_core.validation import check_function_id, check_tags
 
 DataT = TypeVar("DataT")
@@ -72,6 +73,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         on_failure, on_success: ids of functions to run when an execution has ended.
         priority: what its executions are sent with unless the send says otherwise.
         tags: what its executions are labelled with.
+        triggers: the events it subscribes to; each runs it in an execution of its own.
         data_codec, result_codec: how its event data and its result are written.
         resources: parameters to fill with what a worker opened.
         distribution, version: the installed package it came with, if any.
@@ -87,6 +89,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     on_success: str | None = None
     priority: int = 0
     tags: tuple[str, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
     data_codec: Codec
     result_codec: Codec
     resources: MappingProxyType[str, Opener]
@@ -157,6 +160,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    triggers: Iterable[Trigger | str] = (),
 ) -> _Decorator: ...
 
 
@@ -178,6 +182,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    triggers: Iterable[Trigger | str] = (),
 ) -> Any:
     """Make a durable function of `async def f(event, step)` or `def f(event, step)`.
 
@@ -201,6 +206,8 @@ def function(
         on_success: the same for one that completed.
         priority: higher is claimed first, -100 to 100.
         tags: labels for each of its executions.
+        triggers: names of events that run it as well, beside a send to its id: `"order/*"`, where
+            `*` stands for any characters, or `Trigger("order/paid", match={"region": "eu"})`.
 
     Raises:
         FunctionError: an option or the signature is wrong; the message says what to write.
@@ -238,6 +245,7 @@ def function(
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
+                triggers=parse_triggers(triggers),
                 data_codec=data_codec,
                 result_codec=Codec(result_type, f"result of {name}"),
                 resources=MappingProxyType(resources),

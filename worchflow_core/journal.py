@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from worchflow_core import transitions
@@ -30,6 +29,7 @@ from worchflow_core.models import (
 )
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
+from worchflow_core.rules import changed
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class Journal:
         An execution that goes on later leaves its `steps` in the cache, where the next attempt
         finds them; one that ends in its first attempt costs the cache nothing.
         """
-        settled = replace(execution, **change.values)
+        settled = changed(execution, change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((settled, change)))
         if not accepted:
             self.superseded(execution)
@@ -193,7 +193,7 @@ class Journal:
 
     async def amend(self, execution: Execution, change: Change, lease: Lease) -> Execution | None:
         """Apply a change within an attempt; return the execution, None where superseded."""
-        amended = replace(execution, **change.values)
+        amended = changed(execution, change.values)
         accepted = await self._insist(lease, lambda: self._settles.submit((amended, change)))
         return amended if accepted else None
 
@@ -219,9 +219,7 @@ class Journal:
         refused = await self.store.update([change for _, change in pairs])
         self.reach(point)
         done = [
-            (item, replace(item, **change.values))
-            for item, change in pairs
-            if item.id not in refused
+            (item, changed(item, change.values)) for item, change in pairs if item.id not in refused
         ]
         afterwards = [after for before, after in done if after.status is not before.status]
         self._asides.mirror(afterwards)
@@ -271,7 +269,7 @@ class Journal:
         changes = {key: transitions.reopen_claimed(item) for key, item in ended.items()}
         refused = await self.store.update(list(changes.values()))
         return [
-            replace(item, **changes[item.id].values) if item.id in changes else item
+            changed(item, changes[item.id].values) if item.id in changes else item
             for item in claimed
             if item.id not in refused
         ]

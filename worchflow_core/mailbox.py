@@ -1,13 +1,15 @@
-"""The mailbox: events kept for those who wait for them, and the executions they wake.
+"""The mailbox: events kept for those who wait for them, the executions they wake and create.
 
 A waiter looks before it waits and again after; a sender stores before it wakes. Both write before
-they look, so whichever comes second finds the other. A sweep delivers what a crash cut short.
+they look, so whichever comes second finds the other. Which functions an event runs is decided and
+stored when it is first sent, so a sweep delivers what a crash cut short exactly as it was meant.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +18,22 @@ from typing import Any
 
 from worchflow_core import transitions
 from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.codec import hash_input
+from worchflow_core.errors import IdempotencyConflict
 from worchflow_core.journal import Journal
 from worchflow_core.lookup import read_record
-from worchflow_core.models import Execution, Payload, Record, Status
+from worchflow_core.matching import field_of, fits, token
+from worchflow_core.models import Created, Execution, Payload, Record, Status
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.step import Watch
+from worchflow_core.subscriptions import (
+    Subscriber,
+    subscriber_id,
+    subscribers_from_wire,
+    subscribers_to_wire,
+)
+
+logger = logging.getLogger("worchflow")
 
 EVENTS = "event"
 PENDING = "event-pending"
@@ -40,6 +53,8 @@ class StoredEvent:
         at: when it was first sent, by the store's clock.
         to: the id of the one execution it is meant for; None for all.
         order: tells apart what one sender sent within a millisecond; later is higher.
+        subscribers: the functions that it runs, as they were known then.
+        headers: what their executions carry along.
     """
 
     id: str
@@ -48,6 +63,8 @@ class StoredEvent:
     at: datetime
     to: str | None = None
     order: int = field(default_factory=time.monotonic_ns)
+    subscribers: tuple[Subscriber, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -65,6 +82,40 @@ class StoredEvent:
         millis, order, event_id = self.place
         return f"{self.address}\n{millis:013d}\n{order:020d}\n{event_id}"
 
+    def executions(self, *, has_hint: bool) -> list[Execution]:
+        """Return the executions it creates: the same ones, whenever and by whomever asked."""
+        return [
+            Execution(
+                id=item.execution_id(self.id),
+                function=item.function,
+                event=self.name,
+                data=self.data,
+                created_at=self.at,
+                updated_at=self.at,
+                due_at=self.at,
+                hinted_at=self.at if has_hint else None,
+                retries=item.retries,
+                input_hash=hash_input(item.function, self.data),
+                priority=item.priority,
+                tags=item.tags,
+                headers=self.headers,
+            )
+            for item in self.subscribers
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of an event.
+
+    Attributes:
+        event: as it was first sent.
+        executions: those of its subscribers, each with whether it is new.
+    """
+
+    event: StoredEvent
+    executions: tuple[tuple[Execution, Created], ...] = ()
+
 
 class Mailbox:
     """Keep events, find them for waiters, and wake waiters for them."""
@@ -74,25 +125,61 @@ class Mailbox:
         self._store = journal.store
         self._records = journal.store.records
 
-    async def put(self, event: StoredEvent) -> StoredEvent:
-        """Keep an event and wake who waits for it; return the one that stands under its id.
+    async def put(self, event: StoredEvent, *, is_strict: bool = False) -> Delivery:
+        """Keep an event, run who subscribes, wake who waits; doing it again changes nothing.
 
-        Putting an event again changes nothing.
+        Args:
+            event: what is sent. Of two with one id the first stands.
+            is_strict: refuse an id that stands for another name or other data.
+
+        Raises:
+            IdempotencyConflict: it does; nothing was written.
         """
-        new = await self._records.insert([Record(kind=IDS, key=event.id, body=_to_body(event))])
+        body = _to_body(event)
+        new = await self._records.insert([Record(kind=IDS, key=event.id, body=body)])
         if event.id not in new:
-            known = await read_record(self._records, IDS, event.id)
-            event = _from_body(known.body) if known is not None else event
-        await self._records.insert([Record(kind=PENDING, key=event.id, body=_to_body(event))])
-        await self.deliver(event)
-        return event
+            event = await self._first_sent(event, is_strict=is_strict)
+            body = _to_body(event)
+        await self._records.insert([Record(kind=PENDING, key=event.id, body=body)])
+        return Delivery(event=event, executions=await self.deliver(event))
 
-    async def deliver(self, event: StoredEvent) -> None:
-        """Store the event where waiters look, wake those who wait, then note that it is done."""
-        await self._records.insert([Record(kind=EVENTS, key=event.key, body=_to_body(event))])
+    async def _first_sent(self, event: StoredEvent, *, is_strict: bool) -> StoredEvent:
+        record = await read_record(self._records, IDS, event.id)
+        if record is None:  # it was forgotten between the two
+            return event
+        known = _from_body(record.body)
+        if is_strict and _content(known) != _content(event):
+            raise IdempotencyConflict(
+                f"event {event.id!r} was sent before, as {known.name!r}, "
+                f"{_difference(known, event)}; choose another id, or send what was sent before"
+            )
+        return known
+
+    async def deliver(self, event: StoredEvent) -> tuple[tuple[Execution, Created], ...]:
+        """Store the event where waiters look, create what it runs, wake who waits, note it done."""
+        plain = replace(event, subscribers=(), headers={})
+        await self._records.insert([Record(kind=EVENTS, key=event.key, body=_to_body(plain))])
         self._journal.reach("after_event_insert")
+        created = await self._create(event)
         await self.wake(await self._keys_of(event))
         await self._records.delete(PENDING, [event.id])
+        return created
+
+    async def _create(self, event: StoredEvent) -> tuple[tuple[Execution, Created], ...]:
+        executions = event.executions(has_hint=self._journal.queue.keeps_hints)
+        created: list[Created] = []
+        for start in range(0, len(executions), _PAGE):
+            created += await self._journal.create(executions[start : start + _PAGE])
+        answers = tuple(zip(executions, created, strict=True))
+        for execution, answer in answers:
+            if answer is Created.CONFLICT:
+                logger.warning(
+                    "event %s does not run %s: an execution %s exists with other data",
+                    event.id,
+                    execution.function,
+                    execution.id,
+                )
+        return answers
 
     async def deliver_pending(self) -> None:
         """Deliver what a crash cut short."""
@@ -144,10 +231,12 @@ class Mailbox:
     async def look(
         self, watches: Collection[Watch], execution: Execution, taken: Collection[str]
     ) -> StoredEvent | None:
-        """Return the oldest event for an execution that fits a watch and is not taken yet."""
-        since = _began(execution)
+        """Return the oldest event for an execution that fits a watch and is not taken yet.
+
+        The event that it runs for is none that it may wait for.
+        """
         found = [
-            await self._oldest(watch, address, since, taken)
+            await self._oldest(watch, address, execution, taken)
             for watch in watches
             for address in (watch.name, _address(watch.name, execution.id))
         ]
@@ -167,15 +256,17 @@ class Mailbox:
                     await self._records.delete(kind, gone)
 
     async def _oldest(
-        self, watch: Watch, address: str, since: datetime, taken: Collection[str]
+        self, watch: Watch, address: str, execution: Execution, taken: Collection[str]
     ) -> StoredEvent | None:
-        first, last = f"{address}\n{to_millis(since):013d}", f"{address}\n~"
-        async for page in self._pages(EVENTS, first, last):
+        since = to_millis(_since(execution))
+        async for page in self._pages(EVENTS, f"{address}\n{since:013d}", f"{address}\n~"):
             for record in page:
                 if record.key.rpartition("\n")[2] in taken:
                     continue
                 event = _from_body(record.body)
-                if not watch.match or fits(watch, json.loads(event.data)):
+                if _began(execution, event):
+                    continue
+                if not watch.match or fits(watch.match, json.loads(event.data)):
                     return event
         return None
 
@@ -185,7 +276,7 @@ class Mailbox:
         data = json.loads(event.data)
         async for page in self._pages(FIELDS, f"{event.name}\n", f"{event.name}\n~"):
             for record in page:
-                match = {path: _field(data, path) for path in json.loads(record.body)}
+                match = {path: field_of(data, path) for path in json.loads(record.body)}
                 keys.append(_key(event.address, match))
         return keys
 
@@ -213,39 +304,37 @@ def wait_keys(watch: Watch, execution_id: str) -> tuple[str, str]:
     return (_key(addresses[0], watch.match), _key(addresses[1], watch.match))
 
 
-def fits(watch: Watch, data: Any) -> bool:
-    """Return whether an event's data has all the fields with equal values."""
-    return all(token(_field(data, path)) == token(value) for path, value in watch.match.items())
-
-
-def token(value: Any) -> str:
-    """Return the text by which values of a field are compared: equal as JSON has them equal.
-
-    1 and 1.0 are one number there, and true is none.
-
-    Raises:
-        ValueError: JSON has no such value.
-    """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, allow_nan=False)
-
-
 def _address(name: str, execution_id: str | None) -> str:
     return name if execution_id is None else f"{name}@{execution_id}"
+
+
+def _content(event: StoredEvent) -> str:
+    return hash_input(event.address, event.data)
+
+
+def _difference(known: StoredEvent, event: StoredEvent) -> str:
+    if known.name != event.name:
+        return "with another name"
+    return "to others" if known.to != event.to else "with other data"
 
 
 def _place(event: StoredEvent) -> tuple[int, int, str]:
     return event.place
 
 
-def _began(execution: Execution) -> datetime:
+def _since(execution: Execution) -> datetime:
     """Return since when events count.
 
     An execution that was claimed before it was created comes from a machine whose clock is ahead.
     """
     first = execution.attempts[0].started_at if execution.attempts else execution.claimed_at
     return execution.created_at if first is None else min(execution.created_at, first)
+
+
+def _began(execution: Execution, event: StoredEvent) -> bool:
+    """Return whether this is the event that an execution runs for."""
+    is_named = execution.event == event.name
+    return is_named and execution.id == subscriber_id(event.id, execution.function)
 
 
 def _is_woken(execution: Execution, now: datetime) -> bool:
@@ -265,25 +354,20 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _field(data: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(data, dict) or part not in data:
-            return None
-        data = data[part]
-    return data
-
-
 def _to_body(event: StoredEvent) -> str:
-    return json.dumps(
-        {
-            "id": event.id,
-            "name": event.name,
-            "data": event.data,
-            "at": to_millis(event.at),
-            "to": event.to,
-            "order": event.order,
-        }
-    )
+    body: dict[str, Any] = {
+        "id": event.id,
+        "name": event.name,
+        "data": event.data,
+        "at": to_millis(event.at),
+        "order": event.order,
+    }
+    if event.to is not None:
+        body["to"] = event.to
+    if event.subscribers:
+        body["subscribers"] = subscribers_to_wire(event.subscribers)
+        body["headers"] = dict(event.headers)
+    return json.dumps(body)
 
 
 def _from_body(body: str) -> StoredEvent:
@@ -293,6 +377,8 @@ def _from_body(body: str) -> StoredEvent:
         name=fields["name"],
         data=fields["data"],
         at=from_millis(fields["at"]),
-        to=fields["to"],
+        to=fields.get("to"),
         order=fields["order"],
+        subscribers=subscribers_from_wire(fields.get("subscribers") or ()),
+        headers=fields.get("headers") or {},
     )

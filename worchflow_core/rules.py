@@ -7,20 +7,38 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from worchflow_core.models import (
     CLAIMABLE,
     Change,
     Created,
     Execution,
+    Fields,
     Status,
     StepRecord,
     StepStatus,
     Worker,
     WorkerState,
 )
+
+_SETTERS = {item.name: getattr(Execution, item.name).__set__ for item in fields(Execution)}
+_values_of = attrgetter(*_SETTERS)
+
+
+def changed(execution: Execution, values: Fields) -> Execution:
+    """Return an execution with some of its fields changed.
+
+    Like `dataclasses.replace`, at less than half its cost: every settle makes one.
+    """
+    made = object.__new__(Execution)
+    for write, value in zip(_SETTERS.values(), _values_of(execution), strict=True):
+        write(made, value)
+    for name, value in values.items():
+        _SETTERS[name](made, value)
+    return made
 
 
 def is_claimable(execution: Execution, now: datetime) -> bool:
@@ -70,7 +88,7 @@ def applied(execution: Execution, change: Change) -> Execution | None:
     """Return the execution with the change applied, or None where `expect` does not hold."""
     if any(getattr(execution, name) != value for name, value in change.expect.items()):
         return None
-    return replace(execution, **change.values)
+    return changed(execution, change.values)
 
 
 def is_applied(execution: Execution, change: Change) -> bool:

@@ -154,7 +154,7 @@ class Running:
         except Superseded:
             self._journal.superseded(execution)
         finally:
-            # A wait that was settled and woken may have been claimed here again meanwhile.
+            # What was settled, answered or not, may have been claimed here again meanwhile.
             if self.attempts.get(execution.id) is attempt:
                 del self.attempts[execution.id]
             self._suspects -= is_suspect

@@ -313,11 +313,5 @@ class Steps(StepFactsOf):
     async def _call(self, call: StepCall) -> Any:
         if inspect.iscoroutinefunction(call.code):
             return await call.code(*call.args)
-        future = self._pool.run(call.code, *call.args)
-        try:
-            value = await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._pool.abandon()
-            raise
+        value = await self._pool.run(call.code, *call.args)
         return await value if inspect.isawaitable(value) else value

@@ -8,7 +8,7 @@ the HTTP API and `--json` all use these shapes; reading forgives what a foreign 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -119,50 +119,21 @@ def execution_to_wire(execution: Execution) -> dict[str, Any]:
 
 def execution_from_wire(document: Mapping[str, Any]) -> Execution:
     """Return the execution a document describes, also one that a foreign client wrote."""
-    get = document.get
-    created = _moment(get("createdAt")) or from_millis(0)
-    result = get("resultJson")
-    if result is None and get("result") is not None:
-        result = json.dumps(get("result"), default=str)
-    data = get("eventData")
-    if data is not None and not isinstance(data, str):
-        data = json.dumps(data, default=str)
-    return Execution(
-        id=str(document["id"]),
-        function=str(get("eventName") or ""),
-        event=get("event"),
-        data=data,
-        status=_status(get("status")),
-        failed_attempts=_whole(get("attemptCount")),
-        retries=get("retries"),
-        created_at=created,
-        updated_at=_moment(get("updatedAt")) or created,
-        result=result,
-        error=_error(document),
-        due_at=_moment(get("dueAt")),
-        hint_at=_moment(get("hintAt")),
-        hinted_at=_moment(get("hintedAt")),
-        owner=get("owner"),
-        fence=_whole(get("fence")),
-        claimed_at=_moment(get("claimedAt")),
-        crashes=_whole(get("crashes")),
-        steps_recorded=get("stepsRecorded"),
-        step_failures=get("stepFailures") or {},
-        attempts=tuple(attempt_from_wire(item) for item in get("attempts") or ()),
-        cancel_requested_at=_moment(get("cancelRequestedAt")),
-        deadline_at=_moment(get("deadlineAt")),
-        waits=tuple(get("waits") or ()),
-        input_hash=get("inputHash"),
-        scheduled_for=_moment(get("scheduledFor")),
-        finished_at=_moment(get("finishedAt")),
-        code_version=get("codeVersion"),
-        parent=get("parent"),
-        forked_from=get("forkedFrom"),
-        priority=_whole(get("priority")),
-        tags=tuple(get("tags") or ()),
-        headers=get("headers") or {},
-        handlers_due=bool(get("handlersDue")),
-    )
+    values: dict[str, Any] = {"id": str(document["id"]), "function": ""}
+    for wire_name, value in document.items():
+        if value is not None and (reader := _READERS.get(wire_name)) is not None:
+            name, read = reader
+            values[name] = value if read is None else read(value)
+    created = values.get("created_at") or from_millis(0)
+    values["created_at"] = created
+    values["updated_at"] = values.get("updated_at") or created
+    if values.get("result") is None and document.get("result") is not None:
+        values["result"] = json.dumps(document["result"], default=str)
+    if values.get("error") is None and document.get("error") is not None:
+        values["error"] = Failure(
+            type="Error", message=str(document["error"]), traceback=document.get("errorStack")
+        )
+    return Execution(**values)
 
 
 def step_to_wire(step: StepRecord) -> dict[str, Any]:
@@ -351,16 +322,6 @@ def _try_from_wire(document: Mapping[str, Any]) -> StepTry:
     )
 
 
-def _error(document: Mapping[str, Any]) -> Failure | None:
-    info = document.get("errorInfo")
-    if info:
-        return failure_from_wire(info)
-    message = document.get("error")
-    if message is None:
-        return None
-    return Failure(type="Error", message=str(message), traceback=document.get("errorStack"))
-
-
 def _status(value: Any) -> Status:
     try:
         return Status(value)
@@ -376,3 +337,45 @@ def _moment(value: Any) -> datetime | None:
 
 def _whole(value: Any) -> int:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+
+
+def _payload(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _failure(value: Any) -> Failure | None:
+    return failure_from_wire(value) if value else None
+
+
+def _attempts(value: Any) -> tuple[Attempt, ...]:
+    return tuple(attempt_from_wire(item) for item in value or ())
+
+
+def _items(value: Any) -> tuple[str, ...]:
+    return tuple(value or ())
+
+
+def _mapping(value: Any) -> Any:
+    return value or {}
+
+
+_MOMENTS = (
+    "created_at", "updated_at", "due_at", "hint_at", "hinted_at", "claimed_at",
+    "cancel_requested_at", "deadline_at", "scheduled_for", "finished_at",
+)  # fmt: skip
+_READS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_MOMENTS, _moment),
+    **dict.fromkeys(("failed_attempts", "fence", "crashes", "priority"), _whole),
+    **dict.fromkeys(("waits", "tags"), _items),
+    **dict.fromkeys(("step_failures", "headers"), _mapping),
+    **dict.fromkeys(("id", "function"), str),
+    "data": _payload,
+    "status": _status,
+    "error": _failure,
+    "attempts": _attempts,
+    "handlers_due": bool,
+}
+_READERS: Mapping[str, tuple[str, Callable[[Any], Any] | None]] = {
+    wire_name: (name, _READS.get(name)) for name, wire_name in EXECUTION_NAMES.items()
+}
+"""What a wire name becomes: a field, and how to read its value where it is not taken as it is."""

@@ -460,8 +460,8 @@ def test_a_parent_that_is_retried_is_woken_by_the_child_it_has(url: str) -> None
 def test_an_event_is_told_by_the_name_it_was_sent_as(url: str) -> None:
     @function
     async def waits(event: Event[Any], step: Step) -> list[str]:
-        first = await step.wait_for_event("First", "user@example")
-        second = await step.wait_for_event("Second", "user@example")
+        first = await step.wait_for_event("First", "user:example")
+        second = await step.wait_for_event("Second", "user:example")
         assert first is not None
         assert second is not None
         return [first.name, second.name]
@@ -469,9 +469,9 @@ def test_an_event_is_told_by_the_name_it_was_sent_as(url: str) -> None:
     async def main() -> None:
         async with Working(url, waits) as app:
             handle = await app.client.send(waits, None)
-            await app.client.send_event("user@example")
-            await app.client.signal(handle.id, "user@example")
-            assert await handle.result(30) == ["user@example"] * 2
+            await app.client.send_event("user:example")
+            await app.client.signal(handle.id, "user:example")
+            assert await handle.result(30) == ["user:example"] * 2
 
     run(main())
 

@@ -90,7 +90,7 @@ def test_one_rule_says_who_is_woken_and_what_is_found(url: str) -> None:
             mailbox = Mailbox(app.journal)
             for number, (value, data, does_fit) in enumerate(VALUES):
                 watch = Watch(name=f"case-{number}", match={"n": value})
-                assert fits(watch, data) is does_fit, (value, data)
+                assert fits(watch.match, data) is does_fit, (value, data)
                 item = waiting(f"w{number}", watch)
                 await app.journal.store.create([item])
                 await mailbox.announce([watch])
@@ -108,11 +108,11 @@ YEAR = timedelta(days=365)
 
 def test_a_path_steps_into_objects_only() -> None:
     data = {"order": {"id": 7, "lines": [{"id": 8}]}, "order.id": 9}
-    assert fits(Watch(name="n", match={"order.id": 7}), data)
-    assert not fits(Watch(name="n", match={"order.id": 9}), data)
-    assert not fits(Watch(name="n", match={"order.lines.0.id": 8}), data)
-    assert not fits(Watch(name="n", match={"order": 7}), data)
-    assert fits(Watch(name="n", match={"": 1}), {"": 1})
+    assert fits({"order.id": 7}, data)
+    assert not fits({"order.id": 9}, data)
+    assert not fits({"order.lines.0.id": 8}, data)
+    assert not fits({"order": 7}, data)
+    assert fits({"": 1}, {"": 1})
 
 
 # --- how many wait -------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_an_id_given_to_another_event_is_refused_and_the_first_stands(url: str) 
                 client.send_event("paid", {"n": 2}, id="order-1"),
                 client.signal("w1", "paid", {"n": 1}, id="order-1"),
             ):
-                with pytest.raises(IdempotencyConflict, match="'order-1' was sent with another"):
+                with pytest.raises(IdempotencyConflict, match="'order-1' was sent before"):
                     await call
             await client.signal("w1", "go", id="g")
             with pytest.raises(IdempotencyConflict):
@@ -356,7 +356,7 @@ def test_a_repeated_id_among_many_alike_is_known(url: str) -> None:
             first = StoredEvent(id="order-9999", name="n", data="1", at=NOW)
             await mailbox.put(first)
             again = await mailbox.put(replace(first, at=NOW + timedelta(hours=1)))
-            assert again.at == NOW
+            assert again.event.at == NOW
             assert len(await records.scan(EVENTS)) == 1
 
     run(main())

@@ -27,6 +27,7 @@ from worchflow_core import (
 )
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import EXIT_CRASHED
+from worchflow_core.cron import ticks_until
 from worchflow_core.doctor import diagnose
 from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
@@ -706,3 +707,43 @@ def test_the_setting_leaves_scheduling_to_others() -> None:
             assert await app.client.schedules() == []
 
     run(main())
+
+
+# --- what became of ticks -------------------------------------------------------------------------
+
+
+def test_past_ticks_are_told_with_what_they_were_fired_as(url: str) -> None:
+    async def main() -> None:
+        async with opened(url) as app:
+            timetable = Timetable(app.journal.store.records)
+            await timetable.register(
+                [scheduled("hourly", every="1h"), scheduled("daily", cron="0 9 * * *")],
+                now=NINE + MINUTE,
+            )
+            known = await app.client.schedules()
+            assert [item.past_ticks(2)[0][0] for item in known] == [NINE, NINE]
+            ticks = [NINE, NINE - 2 * HOUR]
+            await app.journal.store.create(
+                [
+                    Execution(
+                        id=tick_id("hourly", tick),
+                        function="hourly",
+                        created_at=tick,
+                        updated_at=tick,
+                        scheduled_for=tick,
+                    )
+                    for tick in ticks
+                ]
+            )
+            runs = await app.client.schedule_runs(known, 5)
+            told = [(one.tick, one.execution is not None) for one in runs["hourly"]]
+            assert told == [(NINE, True), (NINE - HOUR, False), (NINE - 2 * HOUR, True)]
+            assert runs["daily"] == []
+
+    run(main())
+
+
+def test_the_longest_interval_has_no_ticks_before_it_began() -> None:
+    rule = scheduled("rare", every=timedelta(days=36_500))
+    assert rule.schedule is not None
+    assert list(ticks_until(rule.schedule.rule, NINE)) == [datetime(1970, 1, 1, tzinfo=UTC)]

@@ -238,9 +238,7 @@ async def play(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
-@function(id="play-plain", retries=3, retry_delay=0.3)
-def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
-    """Do the same in a thread."""
+def _play_plainly(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
     values = []
     for number, spec in enumerate(event.data["steps"], start=1):
         title = _title(number, spec)
@@ -250,9 +248,23 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
     return values
 
 
+@function(id="play-plain", retries=3, retry_delay=0.3)
+def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
+    """Do the same in a thread."""
+    return _play_plainly(event, step)
+
+
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Follow an execution that has ended, or be invoked by one."""
+    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    note("saw", event.id, "1-act", value)
+    return [value]
+
+
+@function(id="subscriber", retries=0, triggers=["shout*"])
+async def subscriber(event: Event[Any], step: Step) -> list[str]:
+    """Run for an event."""
     value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]
@@ -270,6 +282,22 @@ async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
+@function(id="play-briefly", retries=0)
+async def play_briefly(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run one step in a thread, for half a second at most."""
+    (spec,) = event.data["steps"]
+    title = _title(1, spec)
+    value = await step.run(title, act_plainly, event.id, title, spec, step.attempt, timeout=0.5)
+    note("saw", event.id, title, value)
+    return [value]
+
+
+@function(id="play-plain-briefly", retries=0, timeout="1s")
+def play_plain_briefly(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
+    """Run the steps in a thread within a second, or fail for good."""
+    return _play_plainly(event, step)
+
+
 COUNTED: list[str] = []
 """What `count` did in this process."""
 
@@ -285,4 +313,7 @@ async def count(event: Event[dict[str, str]], step: Step) -> str:
     return await step.run("add", add)
 
 
-FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)
+FUNCTIONS = (
+    *(play, play_plain, play_followed, play_in_time, play_briefly, play_plain_briefly),
+    *(follow_up, subscriber),
+)

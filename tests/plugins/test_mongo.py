@@ -262,6 +262,70 @@ def test_an_execution_that_would_grow_too_large_is_refused_readably(mongodb_url:
     asyncio.run(main())
 
 
+def test_one_that_cannot_be_changed_holds_up_no_other(mongodb_url: str) -> None:
+    async def main() -> None:
+        async with opened(mongodb_url) as (store, _):
+            half = '"' + "x" * 9_000_000 + '"'
+            ids = [f"e{number}" for number in range(9)]
+            await store.create(
+                [execution(name, data=half if name == "e4" else "1") for name in ids]
+            )
+            taken = {item.id: item for item in await store.claim("w", ["f"], limit=9, now=NOW)}
+            changes = [
+                settle(
+                    taken[name],
+                    Outcome(status=Status.COMPLETED, result=half if name == "e4" else "1"),
+                    now=at(1),
+                )
+                for name in ids
+            ]
+            with pytest.raises(InvalidInput, match="16 MiB"):
+                await store.update(changes)
+            stand = {item.id: item.status for item in await store.get(ids)}
+            assert stand.pop("e4") is Status.PROCESSING
+            assert set(stand.values()) == {Status.COMPLETED}
+
+    asyncio.run(main())
+
+
+def test_many_different_changes_reach_each_its_own(mongodb_url: str) -> None:
+    async def main() -> None:
+        async with opened(mongodb_url) as (store, _):
+            ids = [f"e{number:03}" for number in range(700)]
+            await store.create([execution(name) for name in ids])
+            taken = [
+                item for _ in range(2) for item in await store.claim("w", ["f"], limit=350, now=NOW)
+            ]
+            changes = []
+            for number, item in enumerate(taken):
+                failure = Failure(type="E", message=item.id) if number % 3 else None
+                status = Status.RETRYING if failure else Status.COMPLETED
+                result = None if failure else f'{{"own": "{item.id}"}}'
+                fence = 9 if number % 7 == 0 else item.fence  # of a claim that is not the newest
+                changes.append(
+                    settle(
+                        replace(item, fence=fence),
+                        Outcome(status=status, result=result, failure=failure, due_at=at(5)),
+                        now=at(1),
+                    )
+                )
+            refused = await store.update(changes)
+            assert sorted(refused) == sorted(item.id for item in taken[::7])
+            stand = {item.id: item for item in await store.get(ids)}
+            for number, item in enumerate(taken):
+                found = stand[item.id]
+                if number % 7 == 0:
+                    assert found == item
+                elif number % 3:
+                    assert found.error is not None
+                    assert (found.status, found.error.message) == (Status.RETRYING, item.id)
+                else:
+                    assert (found.status, found.owner) == (Status.COMPLETED, None)
+                    assert found.result == f'{{"own": "{item.id}"}}'
+
+    asyncio.run(main())
+
+
 def test_lone_surrogates_in_error_texts_do_not_keep_an_execution_from_ending(
     mongodb_url: str,
 ) -> None:

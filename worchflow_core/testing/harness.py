@@ -24,6 +24,7 @@ from worchflow_core.models import CLAIMABLE, Execution, Failure, Status, StepRec
 from worchflow_core.polling import PollingQueue
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import load_settings
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.testing.stubs import Plan, under_test
 from worchflow_core.threads import ThreadPool
 
@@ -293,6 +294,7 @@ class Harness:
             plugins=self._app.plugins,
             settings=self._app.settings,
             registry=self._app.registry,
+            subscriptions=Subscriptions(self._app.registry, self._app.journal.store.records),
             functions=ThreadPool(1, "function"),
             steps=ThreadPool(32, "step"),
             resources=resources,

@@ -64,7 +64,7 @@ def execution_document(execution: Execution) -> Document:
         document["hintedAt"] = to_millis(execution.hinted_at)
     for name, wire_name in _SELDOM:
         value = getattr(execution, name)
-        if value is not None and value != () and value != {} and value is not False:
+        if not _says_nothing(value):
             _SETTERS[name](document, wire_name, value)
     return document
 
@@ -74,17 +74,14 @@ def update_document(values: Fields) -> tuple[Document, Document]:
     to_set: Document = {}
     to_unset: Document = {}
     for name, value in values.items():
-        wire_name = EXECUTION_NAMES[name]
-        if value is None or value == () or value == {} or value is False:
-            if name == "due_at" and values.get("status", Status.QUEUED) in CLAIMABLE:
-                to_set[wire_name] = ALWAYS_DUE
-                continue
+        wire_name, write, companions = _WRITERS[name]
+        if value or not _says_nothing(value):
+            write(to_set, wire_name, value)
+        elif name == "due_at" and values.get("status", Status.QUEUED) in CLAIMABLE:
+            to_set[wire_name] = ALWAYS_DUE
+        else:
             to_unset[wire_name] = ""
-            for extra in _COMPANIONS.get(name, ()):
-                to_unset[extra] = ""
-            continue
-        _SETTERS[name](to_set, wire_name, value)
-        for extra in _COMPANIONS.get(name, ()):
+        for extra in companions:
             if extra not in to_set:
                 to_unset[extra] = ""
     return to_set, to_unset
@@ -127,6 +124,11 @@ def step_document(step: StepRecord) -> Document:
         if mirror is not MISSING:
             document["result"] = mirror
     return document
+
+
+def _says_nothing(value: Any) -> bool:
+    """Return whether a field is left out for it: None, False, nothing in it; but 0 and "" speak."""
+    return not value and (value is False or not isinstance(value, (int, str)))
 
 
 def _set_plain(document: Document, wire_name: str, value: Any) -> None:
@@ -190,6 +192,10 @@ _SETTERS: Mapping[str, Callable[[Document, str, Any], None]] = {
     "status": _set_status,
     "result": _set_result,
     "error": _set_error,
+}
+_WRITERS: Mapping[str, tuple[str, Callable[[Document, str, Any], None], tuple[str, ...]]] = {
+    name: (wire_name, _SETTERS[name], _COMPANIONS.get(name, ()))
+    for name, wire_name in EXECUTION_NAMES.items()
 }
 _FREQUENT = frozenset(
     {"id", "function", "data", "status", "failed_attempts", "created_at", "updated_at", "priority"}

@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from bson import ObjectId
-from bson.errors import BSONError
-from pymongo import DeleteMany, UpdateOne
+from pymongo import DeleteMany
 from pymongo.asynchronous.collection import AsyncCollection
 
 from worchflow_core import FINAL, Change, Created, Execution, is_applied, to_millis
@@ -16,11 +15,10 @@ from worchflow_plugins.mongo.documents import (
     Document,
     execution_document,
     execution_of,
-    expect_filter,
-    update_document,
 )
 from worchflow_plugins.mongo.indexes import ID
-from worchflow_plugins.mongo.inserts import check_size, clean, insert
+from worchflow_plugins.mongo.inserts import check_size, insert
+from worchflow_plugins.mongo.updates import apply
 
 _FINAL = [status.value for status in FINAL]
 _BY_ID = list(ID.key)
@@ -85,19 +83,7 @@ class Executions:
 
     async def _update(self, changes: Sequence[Change]) -> list[str]:
         token = ObjectId()
-        writes = []
-        for change in changes:
-            to_set, to_unset = update_document(change.values)
-            check_size(to_set, f"execution {change.id}", to_set.get("resultJson"))
-            # Which of many were applied is not in the server's answer; the token tells.
-            to_set["writeToken"] = token
-            writes.append((change, to_set, to_unset))
-        try:
-            matched = await self._write(writes)
-        except (BSONError, OverflowError, UnicodeEncodeError):
-            matched = await self._write(
-                [(item, clean(first), rest) for item, first, rest in writes]
-            )
+        matched = await apply(self._executions, changes, token)
         if matched == len(changes):
             return []
         fields = {"_id": 0, "id": 1, "eventName": 1, "status": 1, "owner": 1, "fence": 1}
@@ -109,15 +95,6 @@ class Executions:
             for change in changes
             if not _is_accepted(change, standing.get(change.id), token)
         ]
-
-    async def _write(self, writes: Sequence[tuple[Change, Document, Document]]) -> int:
-        operations = []
-        for change, to_set, to_unset in writes:
-            update = {"$set": to_set, "$unset": to_unset} if to_unset else {"$set": to_set}
-            wanted = {"id": change.id, **expect_filter(change.expect)}
-            operations.append(UpdateOne(wanted, update, hint=_BY_ID))
-        result = await self._executions.bulk_write(operations, ordered=False)
-        return result.matched_count
 
     async def _read(self, ids: Collection[str], fields: Document | None) -> list[Document]:
         cursor = self._executions.find(

@@ -63,10 +63,15 @@ def check_size(document: Document, what: str, *texts: str | None) -> None:
         return
     size = len(bson.encode(document))
     if size > LARGEST:
-        raise InvalidInput(
-            f"{what} is {size:,} bytes, more than MongoDB keeps in one document ({LARGEST:,}); "
-            "keep large data elsewhere and pass its address"
-        )
+        raise InvalidInput(too_large(what, size))
+
+
+def too_large(what: str, size: int) -> str:
+    """Return what is wrong with a document past the server's limit."""
+    return (
+        f"{what} is {size:,} bytes, more than MongoDB keeps in one document ({LARGEST:,}); "
+        "keep large data elsewhere and pass its address"
+    )
 
 
 def clean(value: Any) -> Any:

@@ -247,6 +247,28 @@ def test_many_are_selected_counted_and_retried(browser: Any) -> None:
         assert server.do(server.app.client.stats())[Status.QUEUED] == 30
 
 
+def test_a_schedule_is_paused_resumed_and_run(browser: Any) -> None:
+    with Server() as server:
+        server.do(demo.seed(server.store, 20))
+        with open_tab(browser, server.url) as tab:
+            tab.go("/")
+            tab.page.keyboard.press("g")
+            tab.page.keyboard.press("s")
+            tab.page.wait_for_url("**/schedules")
+            tab.page.wait_for_selector("html.has-js")
+            assert "in " in tab.text("td[data-label='Next run'] >> nth=0")
+            tab.page.click("[data-schedule=pause] >> nth=0")
+            tab.until(lambda: "paused" in tab.text("td[data-label='Next run'] >> nth=0"))
+            tab.page.click("[data-schedule=resume]")
+            tab.until(lambda: "in " in tab.text("td[data-label='Next run'] >> nth=0"))
+            tab.page.click("[data-schedule=run] >> nth=0")
+            tab.until(lambda: tab.page.is_visible("#confirm"))
+            assert "Run daily-cleanup now?" in tab.text("#confirm")
+            tab.page.click("#confirm-yes")
+            tab.page.wait_for_url("**/executions/cron*now-*")
+            assert "daily-cleanup" in tab.text("h1")
+
+
 # --- keys ----------------------------------------------------------------------------------------
 
 
