@@ -28,6 +28,7 @@ LAYERS = (
         "lifecycle",
         "models",
         "origin",
+        "stages",
         "threads",
         "typeddicts",
         "version",
@@ -43,6 +44,7 @@ LAYERS = (
         "roundtrip",
         "signals",
         "step",
+        "uniques",
         "wire",
     ),
     (
@@ -75,6 +77,7 @@ LAYERS = (
         "handles",
         "identities",
         "leadership",
+        "ledger",
         "pauses",
         "proof",
         "results",
@@ -82,6 +85,7 @@ LAYERS = (
     ),
     (
         "functions",
+        "keys",
     ),
     (
         "catalog",
