@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from worchflow_core import (
+    Batch,
     BlockingStep,
     Event,
     Execution,
@@ -282,6 +283,24 @@ async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
+@function(id="play-limited", retries=0, concurrency=1)
+async def play_limited(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps, one execution at a time."""
+    return await _play(event, step)
+
+
+@function(id="play-debounced", retries=0, debounce="0.3s")
+async def play_debounced(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps once no other event has come for a moment."""
+    return await _play(event, step)
+
+
+@function(id="play-batched", retries=0, batch=Batch(2, "0.5s"))
+async def play_batched(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run the steps for two events, or for one that nobody joins."""
+    return await _play(event, step)
+
+
 @function(id="play-briefly", retries=0)
 async def play_briefly(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Run one step in a thread, for half a second at most."""
@@ -315,5 +334,5 @@ async def count(event: Event[dict[str, str]], step: Step) -> str:
 
 FUNCTIONS = (
     *(play, play_plain, play_followed, play_in_time, play_briefly, play_plain_briefly),
-    *(follow_up, subscriber),
+    *(follow_up, subscriber, play_limited, play_debounced, play_batched),
 )
