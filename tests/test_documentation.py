@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
@@ -22,6 +23,7 @@ from worchflow_core import (
     Function,
     Settings,
     Step,
+    Worchflow,
     format_duration,
     function,
     hookspecs,
@@ -291,6 +293,39 @@ def test_handler_example_reads_what_a_handler_gets() -> None:
         (handler_run,) = harness.run_all()
     assert handler_run.ran == ("Tell somebody",)
     assert handler_run.execution.parent == "one"
+
+
+def test_event_example_runs_each_subscriber() -> None:
+    examples = [example_with("docs/events.md", name) for name in ("keep_books", "print_label")]
+    with Harness(examples) as harness:
+        order = {"id": 7, "address": {"country": "FR"}}
+        sent = harness.client.send_event("order/paid", order, id="o")
+        assert [handle.id for handle in sent.executions] == ["o:keep-books", "o:print-label"]
+        results = sorted(run.result for run in harness.run_all())
+        assert results == ["label 7", "order/paid: 7"]
+        elsewhere = harness.client.send_event("order/paid", {"id": 8})
+        assert [handle.function for handle in elsewhere.executions] == ["keep-books"]
+
+
+def test_example_that_retries_many_retries_them() -> None:
+    retry_failed = example_with("docs/deploying.md", "retry_failed")
+
+    @function(id="process-payment", retries=0)
+    async def broken(event: Event[Any], step: Step) -> None:
+        raise ValueError("no")
+
+    async def main() -> None:
+        overrides = {"store_url": "memory://retry-many", "log": "off"}
+        async with Worchflow(functions=[broken], overrides=overrides, env_file=None) as app:
+            working = asyncio.create_task(app.worker.run())
+            for _ in range(3):
+                handle = await app.client.send(broken, None)
+                await app.client.wait(handle.id, timeout=30)
+            assert await retry_failed(app.client) == 3
+            app.worker.stop()
+            await working
+
+    asyncio.run(main())
 
 
 def test_typed_example_returns_its_type() -> None:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from worchflow_core.blocking import (
         BlockingHandle as BlockingHandle,
     )
+    from worchflow_core.bulk import (
+        BulkChange as BulkChange,
+    )
     from worchflow_core.catalog import (
         FunctionInfo as FunctionInfo,
     )
     from worchflow_core.client import (
         Client as Client,
-    )
-    from worchflow_core.client import (
-        ExecutionHandle as ExecutionHandle,
     )
     from worchflow_core.clock import (
         Clock as Clock,
@@ -121,6 +121,9 @@ if TYPE_CHECKING:
     from worchflow_core.errors import (
         WorchflowError as WorchflowError,
     )
+    from worchflow_core.errors import (
+        WorkerWornOut as WorkerWornOut,
+    )
     from worchflow_core.events import (
         Event as Event,
     )
@@ -131,16 +134,40 @@ if TYPE_CHECKING:
         Function as Function,
     )
     from worchflow_core.functions import (
-        Resource as Resource,
-    )
-    from worchflow_core.functions import (
         function as function,
+    )
+    from worchflow_core.handles import (
+        ExecutionHandle as ExecutionHandle,
     )
     from worchflow_core.hookspecs import (
         hookimpl as hookimpl,
     )
     from worchflow_core.leadership import (
         Leader as Leader,
+    )
+    from worchflow_core.limits import (
+        Batch as Batch,
+    )
+    from worchflow_core.limits import (
+        Debounce as Debounce,
+    )
+    from worchflow_core.limits import (
+        FlowControl as FlowControl,
+    )
+    from worchflow_core.limits import (
+        Limit as Limit,
+    )
+    from worchflow_core.limits import (
+        Rate as Rate,
+    )
+    from worchflow_core.limits import (
+        Singleton as Singleton,
+    )
+    from worchflow_core.limits import (
+        Unique as Unique,
+    )
+    from worchflow_core.limits import (
+        WhenTaken as WhenTaken,
     )
     from worchflow_core.models import (
         CLAIMABLE as CLAIMABLE,
@@ -207,6 +234,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.models import (
         WorkerState as WorkerState,
+    )
+    from worchflow_core.pauses import (
+        Pause as Pause,
     )
     from worchflow_core.plugins import (
         Plugins as Plugins,
@@ -280,6 +310,9 @@ if TYPE_CHECKING:
     from worchflow_core.sending import (
         Send as Send,
     )
+    from worchflow_core.sending import (
+        SentEvent as SentEvent,
+    )
     from worchflow_core.settings import (
         Settings as Settings,
     )
@@ -288,6 +321,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.settings import (
         mask_url as mask_url,
+    )
+    from worchflow_core.signatures import (
+        Resource as Resource,
     )
     from worchflow_core.step import (
         Answer as Answer,
@@ -303,6 +339,18 @@ if TYPE_CHECKING:
     )
     from worchflow_core.timetable import (
         ScheduleInfo as ScheduleInfo,
+    )
+    from worchflow_core.timetable import (
+        ScheduleRun as ScheduleRun,
+    )
+    from worchflow_core.timetable import (
+        Timetable as Timetable,
+    )
+    from worchflow_core.timetable import (
+        schedule_to_wire as schedule_to_wire,
+    )
+    from worchflow_core.triggers import (
+        Trigger as Trigger,
     )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
@@ -359,8 +407,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": ("Worchflow",),
     "blocking": ("BlockingClient", "BlockingHandle"),
+    "bulk": ("BulkChange",),
     "catalog": ("FunctionInfo",),
-    "client": ("Client", "ExecutionHandle"),
+    "client": ("Client",),
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
@@ -388,12 +437,24 @@ _HOMES = {
         "StoreUnavailable",
         "StoreUnusable",
         "WorchflowError",
+        "WorkerWornOut",
     ),
     "events": ("Event",),
     "filters": ("Filter",),
-    "functions": ("Function", "Resource", "function"),
+    "functions": ("Function", "function"),
+    "handles": ("ExecutionHandle",),
     "hookspecs": ("hookimpl",),
     "leadership": ("Leader",),
+    "limits": (
+        "Batch",
+        "Debounce",
+        "FlowControl",
+        "Limit",
+        "Rate",
+        "Singleton",
+        "Unique",
+        "WhenTaken",
+    ),
     "models": (
         "CLAIMABLE",
         "FINAL",
@@ -418,12 +479,14 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "pauses": ("Pause",),
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
-    "sending": ("Send",),
+    "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),
+    "signatures": ("Resource",),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
         "applied",
@@ -436,7 +499,8 @@ _HOMES = {
         "standing",
         "urgency",
     ),
-    "timetable": ("ScheduleInfo",),
+    "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
+    "triggers": ("Trigger",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

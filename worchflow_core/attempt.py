@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.admission import Admission
 from worchflow_core.blocking_steps import BlockingSteps
 from worchflow_core.control import Control
 from worchflow_core.errors import (
@@ -39,6 +40,7 @@ from worchflow_core.signals import (
 )
 from worchflow_core.stepbook import StepBook
 from worchflow_core.steps import Steps
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.transitions import Outcome
 
@@ -52,9 +54,11 @@ class Surroundings:
     Attributes:
         journal, lease, plugins, settings: where and whether to write, whom to tell, limits.
         registry: the functions of this worker, which its steps may invoke.
+        subscriptions: the functions that events run, of all workers.
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
+        admission: who may run, and what is left when an attempt is settled.
     """
 
     journal: Journal
@@ -62,9 +66,11 @@ class Surroundings:
     plugins: Plugins
     settings: Settings
     registry: Registry
+    subscriptions: Subscriptions
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
+    admission: Admission
 
 
 class Attempt:
@@ -75,6 +81,7 @@ class Attempt:
         execution: as it was claimed.
         recorded: its steps that are in the store.
         around: what the worker shares.
+        batch: the executions that this one runs for, its own first; empty for itself alone.
     """
 
     def __init__(
@@ -83,9 +90,11 @@ class Attempt:
         execution: Execution,
         recorded: Sequence[StepRecord],
         around: Surroundings,
+        batch: Sequence[Execution] = (),
     ) -> None:
         self.function = function
         self.execution = execution
+        self.batch = batch
         self.started_at = around.journal.clock.now()
         self.book = StepBook(
             execution,
@@ -138,15 +147,8 @@ class Attempt:
 
     async def _run_code(self) -> str:
         function, execution, around = self.function, self.execution, self._around
-        event = Event(
-            name=execution.event or execution.function,
-            data=function.data_codec.decode(execution.data),
-            id=execution.id,
-            timestamp=execution.created_at,
-            scheduled_for=execution.scheduled_for,
-            tags=execution.tags,
-            headers=execution.headers,
-        )
+        batch = tuple(_event_of(item, function) for item in self.batch)
+        event = _event_of(execution, function, batch)
         resources = {name: around.resources[opener] for name, opener in function.resources.items()}
         if not around.plugins.wraps("worchflow_execution_scope"):
             result = await self._call(event, resources)
@@ -167,6 +169,7 @@ class Attempt:
             self.book,
             around.journal,
             around.registry,
+            around.subscriptions,
             around.lease,
             around.settings.max_payload,
         )
@@ -186,8 +189,6 @@ class Attempt:
             self.book.is_abandoned = True
             if self._steps is not None:
                 await self._steps.abort()
-            else:
-                self._around.functions.abandon()
         elif self._steps is not None:
             await self._steps.settle()
 
@@ -196,10 +197,8 @@ class Attempt:
     def _outcome(self, error: BaseException | None, payload: str | None) -> Outcome | None:
         book = self.book
         signals, errors = _split(error)
-        signals += book.pauses
-        stopping = book.signal if (book.was_raised or self._is_interrupted) else None
-        if stopping is not None:
-            signals.append(stopping)
+        if book.signal is not None and (book.was_raised or self._is_interrupted):
+            signals += [*book.pauses, book.signal]
         for kind in (Superseded, Cancelled, TimedOut, Released):
             for signal in signals:
                 if isinstance(signal, kind):
@@ -289,6 +288,21 @@ class Attempt:
             step_failures=book.step_failures,
             counts=counts,
         )
+
+
+def _event_of(
+    execution: Execution, function: Function[Any, Any], batch: tuple[Event[Any], ...] = ()
+) -> Event[Any]:
+    return Event(
+        name=execution.event or execution.function,
+        data=function.data_codec.decode(execution.data),
+        id=execution.id,
+        timestamp=execution.created_at,
+        scheduled_for=execution.scheduled_for,
+        tags=execution.tags,
+        headers=execution.headers,
+        batch=batch,
+    )
 
 
 class _deadline:

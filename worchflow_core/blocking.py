@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from worchflow_core.app import Worchflow
-from worchflow_core.client import Client, ExecutionHandle
+from worchflow_core.client import Client
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
+from worchflow_core.handles import ExecutionHandle
 from worchflow_core.models import Execution, StepRecord
-from worchflow_core.sending import Send
+from worchflow_core.sending import Send, SentEvent
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +40,7 @@ class BlockingHandle(Generic[ResultT]):
         self._client = client
         self._handle = handle
         self.id = handle.id
+        self.function = handle.function
         self.is_new = handle.is_new
 
     def __repr__(self) -> str:
@@ -147,7 +149,15 @@ class BlockingClient:
         handles = self.wait_for(self.client.send_many(events))
         return [BlockingHandle(self, handle) for handle in handles]
 
-    send_event = _blocking(Client.send_event)
+    def send_event(
+        self, name: str, data: Any = None, **options: Any
+    ) -> SentEvent[BlockingHandle[Any]]:
+        """Send an event to all who subscribe to it or wait for it; see `Client.send_event`."""
+        sent = self.wait_for(self.client.send_event(name, data, **options))
+        handles = tuple(BlockingHandle(self, handle) for handle in sent.executions)
+        return SentEvent(id=sent.id, name=sent.name, executions=handles)
+
+    subscribers = _blocking(Client.subscribers)
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
@@ -156,7 +166,9 @@ class BlockingClient:
     tally = _blocking(Client.tally)
     workers = _blocking(Client.workers)
     functions = _blocking(Client.functions)
+    forget_function = _blocking(Client.forget_function)
     schedules = _blocking(Client.schedules)
+    schedule_runs = _blocking(Client.schedule_runs)
     wait = _blocking(Client.wait)
     result = _blocking(Client.result)
     cancel = _blocking(Client.cancel)
@@ -165,6 +177,9 @@ class BlockingClient:
     cancel_many = _blocking(Client.cancel_many)
     retry_many = _blocking(Client.retry_many)
     delete_many = _blocking(Client.delete_many)
+    cancel_matching = _blocking(Client.cancel_matching)
+    retry_matching = _blocking(Client.retry_matching)
+    delete_matching = _blocking(Client.delete_matching)
     drain = _blocking(Client.drain)
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)

@@ -23,7 +23,7 @@ from worchflow_core.identities import StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
-from worchflow_core.signals import ControlSignal, Superseded
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.step import Watch
 from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.steps import StepFactsOf
@@ -74,7 +74,7 @@ class BlockingSteps(StepFactsOf):
             return self._book.replay(call)
         value, error = self._execute(call)
         if error is not None:
-            raise error
+            raise self._book.pause(error) if isinstance(error, StepBackoff) else error
         return value
 
     def __call__(self, title: str, **options: Any) -> Callable[[Callable[[], Any]], Any]:
@@ -85,12 +85,12 @@ class BlockingSteps(StepFactsOf):
         """Fix now when to go on; see `Step.sleep`."""
         slot = self._book.enter(title, key)
         span = span_of(title, duration) or timedelta(0)
-        return self._wait(self._control.sleep(slot, self._book.clock.now() + span))
+        return self._kept(self._control.sleep(slot, self._book.clock.now() + span))
 
     def sleep_until(self, title: str, moment: datetime, *, key: str | None = None) -> Any:
         """Go on at a moment; see `Step.sleep_until`."""
         slot = self._book.enter(title, key)
-        return self._wait(self._control.sleep(slot, checked_moment(title, moment)))
+        return self._kept(self._control.sleep(slot, checked_moment(title, moment)))
 
     def wait_for_event(
         self,
@@ -118,12 +118,12 @@ class BlockingSteps(StepFactsOf):
         slot = self._book.enter(title, key)
         check_wait(title, watches, on_timeout)
         span = span_of(title, timeout)
-        return self._wait(self._control.wait(slot, watches, span, on_timeout))
+        return self._kept(self._control.wait(slot, watches, span, on_timeout))
 
     def send_event(self, title: str, name: str, data: Any = None, *, key: str | None = None) -> Any:
         """Send an event once; see `Step.send_event`."""
         slot = self._book.enter(title, key)
-        return self._wait(self._control.send_event(slot, name, data))
+        return self._kept(self._control.send_event(slot, name, data))
 
     def invoke(
         self,
@@ -137,7 +137,7 @@ class BlockingSteps(StepFactsOf):
         """Run a function as a child execution; see `Step.invoke`."""
         slot = self._book.enter(title, key)
         span = span_of(title, timeout)
-        return self._wait(self._control.invoke(slot, function, data, span))
+        return self._kept(self._control.invoke(slot, function, data, span))
 
     def map(
         self, title: str, fn: Callable[[Any], Any], items: Iterable[Any], **options: Any
@@ -221,6 +221,12 @@ class BlockingSteps(StepFactsOf):
                 f"step {call.title!r} took longer than {call.timeout.total_seconds():g} s"
             )
         return value
+
+    def _kept(self, call: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return self._wait(call)
+        except Suspend as signal:
+            raise self._book.pause(signal) from None
 
     def _wait(self, call: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()

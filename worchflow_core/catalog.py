@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from worchflow_core import schemas
+from worchflow_core import schemas, triggers
 from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
+from worchflow_core.errors import NotAllowed, NotFound
 from worchflow_core.functions import Function
-from worchflow_core.models import Record
-from worchflow_core.protocols import Records
+from worchflow_core.lookup import read_record
+from worchflow_core.models import Record, WorkerState
+from worchflow_core.protocols import Records, Store
+from worchflow_core.triggers import Trigger
+from worchflow_core.validation import check_function_id
 
 KIND = "function"
 
@@ -32,6 +36,8 @@ class FunctionInfo:
         distribution, version: the package it came with.
         source: file and line.
         tags: labels of its executions.
+        priority: what its executions are sent with.
+        triggers: the events it subscribes to.
     """
 
     id: str
@@ -46,10 +52,16 @@ class FunctionInfo:
     version: str | None = None
     source: str = ""
     tags: tuple[str, ...] = ()
+    priority: int = 0
+    triggers: tuple[Trigger, ...] = ()
 
     def problems(self, data: Any) -> list[tuple[str, str]]:
         """Return (path, what is wrong) for each place where event data does not fit."""
         return [] if self.schema is None else schemas.problems(self.schema, data)
+
+    def subscribes(self, name: str) -> bool:
+        """Return whether an event of this name may run it, whatever the event's data."""
+        return any(trigger.covers(name) for trigger in self.triggers)
 
     def template(self) -> Any:
         """Return event data to begin with: required fields with defaults or sample values."""
@@ -72,6 +84,8 @@ def describe(function: Function[Any, Any]) -> FunctionInfo:
         version=function.version,
         source=function.source,
         tags=function.tags,
+        priority=function.priority,
+        triggers=function.triggers,
     )
 
 
@@ -82,12 +96,10 @@ async def publish(functions: Iterable[Function[Any, Any]], records: Records) -> 
         [Record(kind=KIND, key=key, body=body) for key, body in bodies.items()]
     )
     for key in bodies.keys() - set(new):
-        # Just before this key and after its neighbour: no id holds a tilde, which sorts last.
-        before = key[:-1] + chr(ord(key[-1]) - 1) + "~" * 128
-        for record in await records.scan(KIND, after=before, until=key + "\0", limit=10):
-            if record.key == key and record.body != bodies[key]:
-                changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
-                await records.replace([changed])
+        record = await read_record(records, KIND, key)
+        if record is not None and record.body != bodies[key]:
+            changed = Record(kind=KIND, key=key, body=bodies[key], version=record.version + 1)
+            await records.replace([changed])
 
 
 async def read(records: Records) -> list[FunctionInfo]:
@@ -100,11 +112,32 @@ async def read(records: Records) -> list[FunctionInfo]:
     return found
 
 
+async def forget(function_id: str, store: Store) -> None:
+    """Delete the description of a function.
+
+    Raises:
+        InvalidInput: this is no function's id.
+        NotFound: there is none.
+        NotAllowed: a worker that is not dead has the function.
+    """
+    check_function_id(function_id)
+    if await read_record(store.records, KIND, function_id) is None:
+        raise NotFound(f"no worker has described a function {function_id!r}")
+    for worker in await store.workers():
+        if worker.state is not WorkerState.DEAD and function_id in worker.functions:
+            raise NotAllowed(f"worker {worker.name} has {function_id!r}; stop it first")
+    await store.records.delete(KIND, [function_id])
+
+
 def _to_body(info: FunctionInfo) -> str:
-    return json.dumps({name: getattr(info, name) for name in info.__slots__}, sort_keys=True)
+    fields = {name: getattr(info, name) for name in info.__slots__}
+    fields["triggers"] = [triggers.to_wire(item) for item in info.triggers]
+    return json.dumps(fields, sort_keys=True)
 
 
 def _from_body(body: str) -> FunctionInfo:
     fields = json.loads(body)
     known = {name: fields[name] for name in FunctionInfo.__slots__ if name in fields}
-    return FunctionInfo(**{**known, "tags": tuple(known.get("tags") or ())})
+    known["tags"] = tuple(known.get("tags") or ())
+    known["triggers"] = triggers.from_wire(known.get("triggers"))
+    return FunctionInfo(**known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from worchflow_core import transitions
 from worchflow_core.errors import NotAllowed, NotFound, WorchflowError
@@ -31,13 +31,16 @@ class Changer:
         return answer
 
     async def many(
-        self, ids: Collection[str], decide: Decision
+        self, ids: Collection[str], decide: Decision, *, known: Sequence[Execution] = ()
     ) -> dict[str, Execution | WorchflowError]:
-        """Read, decide, compare-and-set; what changed meanwhile is read and decided anew."""
+        """Read, decide, compare-and-set; what changed meanwhile is read and decided anew.
+
+        `known` are the executions of all these ids where they were read just now.
+        """
         answers: dict[str, Execution | WorchflowError] = {}
         left = list(dict.fromkeys(ids))
         while left:
-            found = await self._store.get(left)
+            found, known = known or await self._store.get(left), ()
             pairs: list[tuple[Execution, Change]] = []
             for execution in found:
                 change = decide(execution)
@@ -45,14 +48,14 @@ class Changer:
                     answers[execution.id] = change
                 else:
                     pairs.append((execution, change))
-            known = {execution.id for execution in found}
+            there = {execution.id for execution in found}
             for item in left:
-                if item not in known:
+                if item not in there:
                     place = self._store.describe()
                     answers[item] = NotFound(f"no execution {item!r} in {place}")
             done = await self._journal.update(pairs)
             answers.update({before.id: after for before, after in done})
-            ended = [after for _, after in done if after.handlers_due]
+            ended = [after for _, after in done if after.status.is_final and after.handlers_due]
             if ended:
                 await follow_up(ended, self._registry, self._journal)
             left = [item for item in left if item not in answers]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 from uuid import uuid4
 
 from worchflow_core import catalog
+from worchflow_core.bulk import Bulk, BulkChange, Verb
 from worchflow_core.changing import Changer
-from worchflow_core.codec import UNTYPED, Codec
+from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
-    ExecutionCancelled,
-    ExecutionFailed,
     IdempotencyConflict,
-    InvalidInput,
     NotAllowed,
     NotFound,
     ResultTimeout,
@@ -27,10 +25,11 @@ from worchflow_core.errors import (
 )
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
+from worchflow_core.handles import ExecutionHandle, result_of
 from worchflow_core.identities import DEADLINE
+from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leader, read_leader
-from worchflow_core.mailbox import Mailbox, StoredEvent
 from worchflow_core.models import (
     Created,
     Execution,
@@ -43,56 +42,15 @@ from worchflow_core.models import (
 from worchflow_core.query import Page
 from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
-from worchflow_core.sending import Send, prepare
+from worchflow_core.sending import Send, SentEvent, prepare
 from worchflow_core.settings import Settings
-from worchflow_core.timetable import ScheduleInfo, Timetable
-from worchflow_core.validation import check_execution_id, check_function_id
+from worchflow_core.timetable import ScheduleInfo, ScheduleRun, Timetable, read_runs
 
 logger = logging.getLogger("worchflow")
 
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
-
-
-class ExecutionHandle(Generic[ResultT]):
-    """An execution that was sent: ask it for its result.
-
-    Attributes:
-        id: the execution's id.
-        is_new: False when an earlier send with this id had created it.
-    """
-
-    def __init__(
-        self, client: Client, execution_id: str, codec: Codec | None, *, is_new: bool
-    ) -> None:
-        self.id = execution_id
-        self.is_new = is_new
-        self._client = client
-        self._codec = codec
-
-    def __repr__(self) -> str:
-        return f"ExecutionHandle({self.id!r})"
-
-    async def result(self, timeout: Duration | None = None) -> ResultT:
-        """Return what the function returned, once it has; see `Client.result`."""
-        execution = await self._client.wait(self.id, timeout=timeout)
-        return cast(ResultT, _result_of(execution, self._codec))
-
-    async def get(self) -> Execution:
-        """Return the execution as it is now."""
-        return await self._client.get(self.id)
-
-    async def steps(self) -> Sequence[StepRecord]:
-        """Return the steps recorded so far."""
-        return await self._client.steps(self.id)
-
-    async def cancel(self) -> Execution:
-        """Cancel it; see `Client.cancel`."""
-        return await self._client.cancel(self.id)
-
-    async def retry(self) -> Execution:
-        """Queue it again; see `Client.retry`."""
-        return await self._client.retry(self.id)
+T = TypeVar("T")
 
 
 class Client:
@@ -106,6 +64,8 @@ class Client:
         self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
         self._changer = Changer(journal, registry)
+        self._informer = Informer(journal, registry, settings)
+        self._bulk = Bulk(self._changer, journal.store)
         journal.on_settled.append(self._results.settled)
 
     # --- sending --------------------------------------------------------------------------------
@@ -211,28 +171,47 @@ class Client:
                         "choose another id, or send what was sent before"
                     )
                 handles.append(
-                    ExecutionHandle(self, execution.id, codec, is_new=answer is Created.NEW)
+                    ExecutionHandle(self, execution, codec, is_new=answer is Created.NEW)
                 )
         return handles
 
-    async def send_event(self, name: str, data: Any = None, *, id: str | None = None) -> str:
-        """Send an event to those who wait for it, and return its id.
+    async def send_event(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        tags: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> SentEvent[ExecutionHandle[Any]]:
+        """Send an event to every function that subscribes to it, and to those who wait for it.
 
-        An event is kept for the retention: an execution that begins to wait later still finds it,
-        if it was sent since that execution was created.
+        Each subscriber runs in an execution of its own, whose id derives from the event's. The
+        data is not compared with what a subscriber declares: one that it does not fit fails, and
+        the others run. An event is kept for the retention: an execution that begins to wait later
+        still finds it, if it was sent since that execution was created.
 
         Args:
-            name: the event's name. The name of a function is for `send`.
+            name: the event's name, such as `order/paid`. The name of a function is for `send`.
             data: plain JSON.
             id: sending again with the same id delivers nothing twice.
+            tags: labels for the executions, beside those of their functions.
+            headers: small text facts that travel along with them.
 
         Raises:
             InvalidInput: something given cannot be taken; nothing was written.
+            IdempotencyConflict: the id stands for another name or other data; nothing was written.
             StoreUnavailable: the store did not answer; sending again with the same id is safe.
         """
-        if self._registry.get(check_function_id(name)) is not None:
-            raise InvalidInput(f"{name!r} is a function: send to it, or choose another event name")
-        return await self._put(name, data, id)
+        event = self._informer.event(name, data, id, headers)
+        delivery = await self._within(event.id, self._informer.deliver(event, tags))
+        handles = [
+            ExecutionHandle[Any](
+                self, item, self._result_codec(item.function), is_new=answer is Created.NEW
+            )
+            for item, answer in delivery.executions
+        ]
+        return SentEvent(id=event.id, name=name, executions=tuple(handles))
 
     async def signal(
         self, execution_id: str, name: str, data: Any = None, *, id: str | None = None
@@ -242,23 +221,19 @@ class Client:
         Raises:
             NotFound: there is no such execution.
             NotAllowed: it has ended.
+            IdempotencyConflict: the id stands for another event; nothing was written.
+            InvalidInput, StoreUnavailable: as `send_event` does.
         """
+        event = self._informer.signal(name, execution_id, data, id)
         execution = await self.get(execution_id)
         if execution.status.is_final:
             raise NotAllowed(f"execution {execution_id} is {execution.status} already")
-        return await self._put(f"{check_function_id(name)}@{execution_id}", data, id)
-
-    async def _put(self, name: str, data: Any, id: str | None) -> str:
-        codec = Codec(UNTYPED, f"event data of {name}")
-        payload, _ = codec.encode(data, limit=self._settings.max_payload)
-        event = StoredEvent(
-            id=str(uuid4()) if id is None else check_execution_id(id),
-            name=name,
-            data=payload,
-            at=self._journal.clock.now(),
-        )
-        await Mailbox(self._journal).put(event)
+        await self._within(event.id, self._informer.deliver_signal(event))
         return event.id
+
+    async def subscribers(self, name: str, data: Any = None) -> tuple[str, ...]:
+        """Return the ids of the functions that an event would run now; see `send_event`."""
+        return await self._informer.subscribers(name, data)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -305,9 +280,25 @@ class Client:
         known.update((info.id, info) for info in await catalog.read(self._store.records))
         return [known[name] for name in sorted(known)]
 
+    async def forget_function(self, function_id: str) -> None:
+        """Forget the description of a function that was removed; events run it no longer.
+
+        Raises:
+            InvalidInput: this is no function's id.
+            NotFound: no worker has described it.
+            NotAllowed: a live worker has it, and would describe it again.
+        """
+        await catalog.forget(function_id, self._store)
+
     async def schedules(self) -> Sequence[ScheduleInfo]:
         """Return the schedules that schedulers have registered with this store, by function."""
         return await self._timetable.read()
+
+    async def schedule_runs(
+        self, schedules: Sequence[ScheduleInfo], count: int = 20
+    ) -> Mapping[str, Sequence[ScheduleRun]]:
+        """Return what became of the last `count` ticks of each schedule, the newest first."""
+        return await read_runs(schedules, self._store.get, count)
 
     async def scheduler(self) -> Leader | None:
         """Return which scheduler fires the ticks, or did last; None where none ever did."""
@@ -371,8 +362,7 @@ class Client:
             ResultTimeout, NotFound: as `wait` does.
         """
         execution = await self.wait(execution_id, timeout=timeout)
-        function = self._registry.get(execution.function)
-        return _result_of(execution, function.result_codec if function else None)
+        return result_of(execution, self._result_codec(execution.function))
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -419,6 +409,67 @@ class Client:
         """Delete many; return the reason for each that was not."""
         return await self._changer.delete(ids)
 
+    async def cancel_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Cancel all executions that match and have not ended, newest first, page by page.
+
+        What arrives meanwhile is left alone. It may be interrupted and repeated: what was changed
+        stays changed. One that has changed since it was found is looked at again, and skipped
+        with the reason if it no longer matches.
+
+        Args:
+            filter: which; its limit, skip and order are for lists.
+            dry_run: change nothing, count them.
+            everything: needed for a filter that restricts nothing.
+            at_most: stop after so many; `next` of the answer then says where to go on.
+
+        Raises:
+            InvalidInput: the filter restricts nothing, or cannot be taken.
+            NotAllowed: this can be done in none of the statuses that it names.
+            StoreUnavailable: the store went away; some may have been changed.
+        """
+        return await self._bulk.change(
+            Verb.CANCEL, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
+
+    async def retry_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Queue all executions again that match and failed or were cancelled.
+
+        As `cancel_matching`, which explains the arguments.
+        """
+        return await self._bulk.change(
+            Verb.RETRY, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
+
+    async def delete_matching(
+        self,
+        filter: Filter,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        at_most: int | None = None,
+    ) -> BulkChange:
+        """Delete all executions that match and have ended, and their steps.
+
+        As `cancel_matching`, which explains the arguments.
+        """
+        return await self._bulk.change(
+            Verb.DELETE, filter, dry_run=dry_run, everything=everything, at_most=at_most
+        )
+
     async def drain(self, worker_ids: Collection[str]) -> None:
         """Ask workers to stop taking work and leave once they are empty."""
         await self._store.drain(worker_ids, now=self._journal.clock.now())
@@ -461,9 +512,8 @@ class Client:
             tick=None,
         )
         await self._create([execution])
-        function = self._registry.get(function_id)
-        codec = function.result_codec if function else None
-        return ExecutionHandle(self, execution.id, codec, is_new=True)
+        codec = self._result_codec(function_id)
+        return ExecutionHandle(self, execution, codec, is_new=True)
 
     async def close(self) -> None:
         """Stop waiting for results; the application closes the backends."""
@@ -471,12 +521,20 @@ class Client:
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _result_codec(self, function_id: str) -> Codec | None:
+        function = self._registry.get(function_id)
+        return function.result_codec if function else None
+
     async def _create(self, executions: Sequence[Execution]) -> Sequence[Created]:
-        seconds = self._settings.send_timeout.total_seconds()
         known_id = executions[0].id if len(executions) == 1 else None
+        return await self._within(known_id, self._journal.create(executions))
+
+    async def _within(self, known_id: str | None, write: Awaitable[T]) -> T:
+        """Return what a write answers; raise `StoreUnavailable` where it takes too long."""
+        seconds = self._settings.send_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                return await self._journal.create(executions)
+                return await write
         except TimeoutError:
             raise StoreUnavailable(
                 f"{self._store.describe()} did not answer within {seconds:g} s; "
@@ -494,11 +552,3 @@ class Client:
             known = ", ".join(item.function for item in await self.schedules()) or "none"
             raise NotFound(f"no schedule of a function {function_id!r}; there are: {known}")
         return item
-
-
-def _result_of(execution: Execution, codec: Codec | None) -> Any:
-    if execution.status is Status.COMPLETED:
-        return (codec or Codec(UNTYPED, "result")).decode(execution.result)
-    if execution.status is Status.CANCELLED:
-        raise ExecutionCancelled(execution.id, execution.error, "was cancelled")
-    raise ExecutionFailed(execution.id, execution.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -13,15 +14,40 @@ class Clock:
     """Tell the time in UTC, in whole milliseconds, as the store would tell it.
 
     Stored times carry milliseconds, so a time that was never stored must not carry more: a first
-    run and a replay then see the same value. The heart sets `offset` after each beat.
+    run and a replay then see the same value. The heart corrects it after each beat.
     """
 
     def __init__(self) -> None:
         self.offset = timedelta(0)
+        self._corrected_at: float | None = None
 
     def now(self) -> datetime:
         """Return the store's time: local time plus the offset the last beat measured."""
         return from_millis(time.time_ns() // 1_000_000) + self.offset
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the store told its time lately, so that clocks have not drifted apart since."""
+        corrected_at = self._corrected_at
+        return corrected_at is not None and self.lease_time() - corrected_at < 600
+
+    def correct(self, told: datetime, *, local: datetime, trip: float) -> None:
+        """Take over the store's time, as it told it.
+
+        Args:
+            told: the store's time, somewhere within the trip.
+            local: this machine's own time when it was asked.
+            trip: how many seconds the answer took; a slow one measures the network, not the clock.
+        """
+        if trip < 1.0:
+            middle = to_millis(local) + round(trip * 500)
+            self.offset = from_millis(to_millis(told)) - from_millis(middle)
+            self._corrected_at = self.lease_time()
+
+    def shift(self, span: timedelta) -> None:
+        """Move on by a span, as tests do that skip time; nobody has to measure it from now on."""
+        self.offset += span
+        self._corrected_at = math.inf
 
     def lease_time(self) -> float:
         """Return seconds on a clock that also counts while the machine sleeps.

@@ -27,13 +27,15 @@ from worchflow_core.identities import DEADLINE, Slot
 from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
-from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, watch_key
-from worchflow_core.models import Execution, Status, StepRecord
+from worchflow_core.mailbox import Mailbox, StoredEvent, child_key, wait_keys
+from worchflow_core.matching import check_match
+from worchflow_core.models import Execution, Failure, Status, StepRecord
 from worchflow_core.signals import Superseded, Suspend
 from worchflow_core.step import Answer, Watch
 from worchflow_core.stepbook import StepBook
-from worchflow_core.transitions import wake
-from worchflow_core.validation import check_function_id
+from worchflow_core.subscriptions import Subscriptions
+from worchflow_core.transitions import looked
+from worchflow_core.validation import check_event_name, check_function_id
 
 IN_PLACE = timedelta(seconds=1)
 """Sleeps shorter than this are waited out in the slot: giving it back would cost more."""
@@ -43,11 +45,18 @@ class Control:
     """What an attempt's control-flow steps do; the faces of `step` fix the identities."""
 
     def __init__(
-        self, book: StepBook, journal: Journal, registry: Registry, lease: Lease, max_payload: int
+        self,
+        book: StepBook,
+        journal: Journal,
+        registry: Registry,
+        subscriptions: Subscriptions,
+        lease: Lease,
+        max_payload: int,
     ) -> None:
         self._book = book
         self._journal = journal
         self._registry = registry
+        self._subscriptions = subscriptions
         self._lease = lease
         self._max_payload = max_payload
         self._mailbox = Mailbox(journal)
@@ -64,7 +73,7 @@ class Control:
         if left < IN_PLACE:
             await asyncio.sleep(left.total_seconds())
             return
-        raise self._book.pause(Suspend(wake_at))
+        raise Suspend(wake_at)
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -75,9 +84,6 @@ class Control:
         book = self._book
         if slot.step_id in book.recorded:
             return self._answer(slot, book.replayed(slot, "wait"), on_timeout)
-        execution = book.execution
-        mine = [Watch(name=f"{item.name}@{execution.id}", match=item.match) for item in watches]
-        watches = [*watches, *mine]
         until = await self._deadline(slot, timeout)
         await self._mailbox.announce(watches)
         found = await self._look(watches)
@@ -88,24 +94,22 @@ class Control:
                 return self._answer(slot, stands, on_timeout)
         if found is None:
             book.watches += watches
-            raise book.pause(Suspend(until, tuple(watch_key(item) for item in watches)))
-        event = found[1]
+            keys = [key for item in watches for key in wait_keys(item, book.execution.id)]
+            raise Suspend(until, tuple(keys))
         body = {
-            "event": event.id,
-            "name": event.name.partition("@")[0],
-            "data": json.loads(event.data),
-            "at": to_millis(event.at),
+            "event": found.id,
+            "name": found.name,
+            "data": json.loads(found.data),
+            "at": to_millis(found.at),
         }
         return self._answer(slot, await self._record(slot, "wait", body), on_timeout)
 
-    async def _look(self, watches: Sequence[Watch]) -> tuple[Watch, StoredEvent] | None:
+    async def _look(self, watches: Sequence[Watch]) -> StoredEvent | None:
         book = self._book
         async with book.looking:  # two waits of one attempt must not take the same event
-            found = await self._mailbox.look(
-                watches, since=book.execution.created_at, taken=book.taken
-            )
+            found = await self._mailbox.look(watches, book.execution, book.taken)
             if found is not None:
-                book.taken.add(found[1].id)
+                book.taken.add(found.id)
             return found
 
     async def _deadline(self, slot: Slot, timeout: timedelta | None) -> datetime | None:
@@ -139,12 +143,19 @@ class Control:
             return str(json.loads(book.replayed(slot, "send").result or "{}")["id"])
         event_id = derived_id(f"{book.execution.id}:{slot.step_id}")
         payload = self._encode(f"event data of step {slot.title!r}", data)
-        function = self._registry.get(check_function_id(name))
+        function = self._registry.get(name) if isinstance(name, str) else None
         if function is not None:
             await self._create(function, payload, event_id, parent=None)
         else:
-            now = book.clock.now()
-            await self._mailbox.put(StoredEvent(id=event_id, name=name, data=payload, at=now))
+            event = StoredEvent(
+                id=event_id,
+                name=check_event_name(name),
+                data=payload,
+                at=book.clock.now(),
+                subscribers=await self._subscriptions.of(name, payload),
+                headers=book.execution.headers,
+            )
+            await self._mailbox.put(event)
         stands = await self._record(slot, "send", {"id": event_id, "name": name})
         return str(json.loads(stands.result or "{}")["id"])
 
@@ -180,13 +191,14 @@ class Control:
                 "result": json.loads(child.result) if child.result is not None else None,
                 "error": child.error.type if child.error else None,
                 "message": child.error.message if child.error else None,
+                "reason": child.error.reason if child.error else None,
             }
             return self._child_result(await self._record(slot, "invoke", body), target)
         if until is not None and until <= book.clock.now():
             body = {"child": child_id, "timeout": True}
             return self._child_result(await self._record(slot, "invoke", body), target)
         book.children.add(child_id)
-        raise book.pause(Suspend(until, (child_key(child_id),)))
+        raise Suspend(until, (child_key(child_id),))
 
     def _child_result(self, stands: StepRecord, target: Function[Any, Any] | None) -> Any:
         body = json.loads(stands.result or "{}")
@@ -195,9 +207,12 @@ class Control:
         if body["status"] == Status.COMPLETED:
             codec = target.result_codec if target else Codec(UNTYPED, "result")
             return codec.decode(json.dumps(body["result"]))
-        message = f"{body['error'] or 'it'}: {body['message'] or body['status']}"
-        kind = ExecutionCancelled if body["status"] == Status.CANCELLED else ExecutionFailed
-        raise kind(body["child"], None, message)
+        if body["status"] == Status.CANCELLED:
+            raise ExecutionCancelled(body["child"], None, "was cancelled")
+        failure = None
+        if body["error"] is not None:
+            failure = Failure(type=body["error"], message=body["message"], reason=body["reason"])
+        raise ExecutionFailed(body["child"], failure)
 
     async def _create(
         self,
@@ -264,16 +279,19 @@ class Control:
 
 
 async def look_again(book: StepBook, journal: Journal, settled: Execution) -> None:
-    """Wake an execution at once if what it waits for came while it was being settled."""
+    """Wake an execution at once if what it waits for came while it was being settled.
+
+    Only then is it noted that nothing is left to be done for it: until that is stored, a sweep
+    would wake it, because whoever was to look may have died.
+    """
     is_there = False
     if book.watches:
-        since, taken = settled.created_at, book.taken
-        is_there = bool(await Mailbox(journal).look(book.watches, since=since, taken=taken))
+        is_there = bool(await Mailbox(journal).look(book.watches, settled, book.taken))
     if book.children and not is_there:
         children = await journal.store.get(book.children)
         is_there = any(item.status.is_final for item in children)
-    if is_there:
-        await journal.update([(settled, wake(settled, now=journal.clock.now()))])
+    change = looked(settled, is_there=is_there, now=journal.clock.now())
+    await journal.update([(settled, change)])
 
 
 def span_of(title: str, timeout: Duration | None) -> timedelta | None:
@@ -298,14 +316,10 @@ def checked_moment(title: str, moment: datetime) -> datetime:
 
 def checked_watch(title: str, name: str, match: Mapping[str, Any] | None) -> Watch:
     """Return what to wait for; raise `InvalidInput` where name or match cannot be taken."""
-    fields = dict(match or {})
-    for field, value in fields.items():
-        if not isinstance(field, str) or not isinstance(value, (str, int, float, bool, type(None))):
-            raise InvalidInput(
-                f"step {title!r}: match {field!r} must compare a field with text, a number, a "
-                "boolean or None"
-            )
-    return Watch(name=check_function_id(name), match=fields)
+    try:
+        return Watch(name=check_event_name(name), match=check_match(match))
+    except InvalidInput as error:
+        raise InvalidInput(f"step {title!r}: {error}") from None
 
 
 def check_wait(title: str, watches: Sequence[Watch], on_timeout: str) -> None:

@@ -163,9 +163,10 @@ def ticks_until(rule: Rule, until: datetime) -> Iterator[datetime]:
     until = until.astimezone(UTC).replace(microsecond=0)
     if isinstance(rule, Every):
         tick = until - (until - _EPOCH) % rule.span
-        while True:
+        while tick >= _EPOCH:
             yield tick
             tick -= rule.span
+        return
     minute_fields, seconds = _parts(rule)
     for begin in _minutes_until(minute_fields, ZoneInfo(rule.zone), until):
         for second in reversed(seconds):

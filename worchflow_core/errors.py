@@ -12,6 +12,7 @@
     ├── NotAllowed                          the execution's status does not permit it
     ├── StoreUnavailable (ConnectionError)  the store did not answer in time
     ├── StoreUnusable                       the store answers, but cannot be used as it is
+    ├── WorkerWornOut                       too many threads of a worker never come back
     ├── ExecutionFailed                     a result was asked of an execution that failed
     │   └── ExecutionCancelled              ... or that was cancelled
     ├── ResultTimeout (TimeoutError)        a result was not there in time
@@ -66,7 +67,7 @@ class NotSerializable(InvalidInput):
 
 
 class IdempotencyConflict(WorchflowError, ValueError):
-    """An execution with this id exists for another function or other data; it is untouched."""
+    """An execution, or event, with this id exists for something else; it is untouched."""
 
 
 class NotFound(WorchflowError, LookupError):
@@ -91,6 +92,10 @@ class StoreUnavailable(WorchflowError, ConnectionError):
 
 class StoreUnusable(WorchflowError):
     """The store answers but cannot be used as it is (schema, index, file); it is left untouched."""
+
+
+class WorkerWornOut(WorchflowError):
+    """Too many threads of a worker run code that nobody waits for; it has left in good order."""
 
 
 class ExecutionFailed(WorchflowError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from worchflow_core.codec import hash_input
 from worchflow_core.functions import Registry
@@ -11,6 +11,7 @@ from worchflow_core.ids import derived_id
 from worchflow_core.journal import Journal
 from worchflow_core.mailbox import Mailbox, child_key
 from worchflow_core.models import FINAL, Execution, Status
+from worchflow_core.protocols import Store
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.transitions import handlers_done, request_cancel
 from worchflow_core.wire import execution_to_wire
@@ -81,25 +82,42 @@ async def follow_up(executions: Sequence[Execution], registry: Registry, journal
         )
     if followers:
         await journal.create(followers)
-    for execution in done:
-        if execution.status is Status.CANCELLED:
-            await _cancel_children(execution, journal)
+    cancelled = tuple(item.id for item in done if item.status is Status.CANCELLED)
+    if cancelled:
+        await _cancel_children(cancelled, journal)
     awaited = [child_key(item.id) for item in done if item.parent is not None]
     if awaited:
         await Mailbox(journal).wake(awaited)
     await journal.update([(item, handlers_done(item)) for item in done])
 
 
-async def _cancel_children(execution: Execution, journal: Journal) -> None:
-    """Cancel what a cancelled execution has invoked; each of them cancels its own in turn."""
+async def cancelled_parents(executions: Sequence[Execution], store: Store) -> Collection[str]:
+    """Return which of these executions were invoked by one that is cancelled now.
+
+    Their parent asked for them while it was being cancelled, or after it was taken for dead: its
+    own cancellation came too early to find them.
+    """
+    # Later claims follow from one that has asked already, unless its worker died.
+    asked = [item for item in executions if item.parent and (item.fence == 1 or item.crashes)]
+    if not asked:
+        return ()
+    found = await store.get({str(item.parent) for item in asked})
+    cancelled = {item.id for item in found if item.status is Status.CANCELLED}
+    return {item.id for item in asked if item.parent in cancelled}
+
+
+async def _cancel_children(parents: tuple[str, ...], journal: Journal) -> None:
+    """Cancel what cancelled executions have invoked; each of them cancels its own in turn."""
     query = Query(
         where=(
-            Condition("parent", Operator.EQUAL, execution.id),
+            Condition("parent", Operator.IN, parents),
             Condition("status", Operator.IN, tuple(set(Status) - FINAL)),
+            Condition("cancel_requested_at", Operator.EQUAL, None),
         ),
         descending=False,
         limit=1000,
     )
-    children = (await journal.store.find(query)).items
-    now = journal.clock.now()
-    await journal.update([(item, request_cancel(item, now=now)) for item in children])
+    # Once more until nothing is left: those that were claimed or settled meanwhile are refused.
+    while children := (await journal.store.find(query)).items:
+        now = journal.clock.now()
+        await journal.update([(item, request_cancel(item, now=now)) for item in children])

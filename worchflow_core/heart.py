@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from worchflow_core.clock import Clock, from_millis, to_millis
+from worchflow_core.clock import Clock
 from worchflow_core.lease import Lease
 from worchflow_core.models import Beat, Worker, WorkerState
 from worchflow_core.protocols import Store
@@ -132,11 +132,7 @@ class Heart:
             return beat
         if worker.state is not WorkerState.STOPPED:
             self._lease.confirm(asked_at)
-        trip = self._clock.lease_time() - asked_at
-        middle = to_millis(local) + round(trip * 500)
-        offset = to_millis(beat.now) - middle
-        if trip < 1.0:  # a slow answer measures the network, not the clock
-            self._clock.offset = from_millis(offset) - from_millis(0)
+        self._clock.correct(beat.now, local=local, trip=self._clock.lease_time() - asked_at)
         return beat
 
     def _tell(self, beat: Beat) -> None:

@@ -128,7 +128,11 @@ class Journal:
         another system may have begun it. The cache may serve where it holds as many entries as
         the last clean settle counted.
         """
-        wanted = [item for item in executions if item.fence > 1 or item.input_hash is None]
+        wanted = [
+            item
+            for item in executions
+            if (item.fence > 1 and item.steps_recorded != 0) or item.input_hash is None
+        ]
         found: dict[str, Sequence[StepRecord]] = {}
         if self.cache is not None:
             countable = [item for item in wanted if item.steps_recorded is not None]
@@ -203,11 +207,16 @@ class Journal:
             self._plugins.notify("worchflow_execution_superseded", execution=execution)
 
     async def update(
-        self, pairs: Sequence[tuple[Execution, Change]], *, point: str = "after_update"
+        self,
+        pairs: Sequence[tuple[Execution, Change]],
+        *,
+        point: str = "after_update",
+        hinted: Collection[str] | None = None,
     ) -> list[tuple[Execution, Execution]]:
         """Apply changes outside an attempt (cancel, retry, sweep); return (before, after) applied.
 
         What became due now is hinted, what ended is told; `point` is the crash point before that.
+        With `hinted`, only executions of those functions are hinted.
         """
         if not pairs:
             return []
@@ -218,7 +227,8 @@ class Journal:
         ]
         afterwards = [after for before, after in done if after.status is not before.status]
         self._asides.mirror(afterwards)
-        self.hint([after for before, after in done if self._wants_hint(before, after)])
+        due = [after for before, after in done if self._wants_hint(before, after)]
+        self.hint([item for item in due if hinted is None or item.function in hinted])
         for after in afterwards:
             self._tell_settled(after)
         return done

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from worchflow_core.clock import Clock, from_millis, to_millis
+from worchflow_core.lookup import read_record
 from worchflow_core.models import Record
 from worchflow_core.protocols import Records
 
@@ -74,7 +75,7 @@ class Leadership:
     async def _write(self, until: datetime) -> bool:
         """Write the lease over what was read, unless another's holds."""
         body = json.dumps({"id": self.id, "name": self.name, "until": to_millis(until)})
-        record = await _record(self._records)
+        record = await read_record(self._records, KIND, KEY)
         if record is None:
             return bool(await self._records.insert([Record(kind=KIND, key=KEY, body=body)]))
         leader = _leader(record)
@@ -86,13 +87,8 @@ class Leadership:
 
 async def read_leader(records: Records) -> Leader | None:
     """Return the scheduler that held the lease last; None where none ever did."""
-    record = await _record(records)
+    record = await read_record(records, KIND, KEY)
     return None if record is None else _leader(record)
-
-
-async def _record(records: Records) -> Record | None:
-    page = await records.scan(KIND, after=KEY[:-1], until=KEY + "\0")
-    return next((item for item in page if item.key == KEY), None)
 
 
 def _leader(record: Record) -> Leader:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admitted
 from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.control import look_again
 from worchflow_core.errors import StoreUnavailable
@@ -81,25 +82,35 @@ class Running:
             attempt.stop(signal, now=now)
         self.changed.set()
 
-    def start(self, claimed: Sequence[Execution], steps: dict[str, Sequence[StepRecord]]) -> None:
-        """Begin an attempt at each claimed execution.
+    def start(
+        self,
+        admitted: Sequence[Admitted],
+        steps: Mapping[str, Sequence[StepRecord]],
+    ) -> None:
+        """Begin an attempt at each execution that may run.
 
         Of those suspected to kill workers only one is begun. The others are given back before it
         runs: when it kills this worker too, it is not to be counted against them.
         """
         loop = asyncio.get_running_loop()
-        for execution in claimed:
+        for item in admitted:
+            execution = item.execution
             if execution.crashes >= _SUSPECT and self._suspects:
                 self._keep(loop.create_task(self.give_back(execution)))
                 continue
             self._journal.started(execution)
             function = self._registry.get(execution.function)
             assert function is not None, "only executions of registered functions are claimed"
-            attempt = Attempt(function, execution, steps.get(execution.id, ()), self._around)
+            recorded = steps.get(execution.id, ())
+            attempt = Attempt(function, execution, recorded, self._around, item.batch)
             self.attempts[execution.id] = attempt
             if execution.crashes >= _SUSPECT:
                 self._suspects += 1
             self._keep(loop.create_task(self._work(attempt)))
+
+    async def cancel(self, execution: Execution) -> None:
+        """Settle a claimed execution as cancelled; its parent was, and nobody awaits it."""
+        await self._settle(execution, Outcome(status=Status.CANCELLED))
 
     async def give_back(self, execution: Execution) -> None:
         """Release a claimed execution that no attempt was made at."""
@@ -149,7 +160,9 @@ class Running:
         except Superseded:
             self._journal.superseded(execution)
         finally:
-            del self.attempts[execution.id]
+            # What was settled, answered or not, may have been claimed here again meanwhile.
+            if self.attempts.get(execution.id) is attempt:
+                del self.attempts[execution.id]
             self._suspects -= is_suspect
 
     async def _make(self, attempt: Attempt) -> None:
@@ -219,12 +232,18 @@ class Running:
             settled = await self._journal.settle(
                 execution, self._change(execution, refused), self._lease
             )
-        if settled is not None and settled.handlers_due:
-            try:
-                await follow_up([settled], self._registry, self._journal)
-            except (StoreUnavailable, ConnectionError) as error:
-                logger.debug("a handler waits for the sweep: %s", error)
+        if settled is not None:
+            await self._follow(settled)
         return settled
+
+    async def _follow(self, settled: Execution) -> None:
+        """Do what a settled attempt asks for; the sweep does it too."""
+        try:
+            if settled.status.is_final and settled.handlers_due:
+                await follow_up([settled], self._registry, self._journal)
+            await self._around.admission.leave(settled)
+        except (StoreUnavailable, ConnectionError) as error:
+            logger.debug("what follows an attempt waits for the sweep: %s", error)
 
     def _change(self, execution: Execution, outcome: Outcome) -> Change:
         function = self._registry.get(execution.function)

@@ -17,19 +17,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.cron import next_tick
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leadership
-from worchflow_core.models import CLAIMABLE, Created, Execution, Status, Worker, WorkerState
+from worchflow_core.models import CLAIMABLE, Created, Execution, Status
+from worchflow_core.offset import measure
 from worchflow_core.plugins import Plugins
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.schedules import Overlap, due_ticks, id_prefix, tick_id
 from worchflow_core.settings import Settings
 from worchflow_core.timetable import ScheduleInfo, Timetable
-from worchflow_core.version import __version__
 
 logger = logging.getLogger("worchflow")
 
@@ -157,29 +156,8 @@ class Scheduler:
         await self.timetable.register(self._registry, now=self._journal.clock.now())
 
     async def measure(self) -> None:
-        """Find out how far this machine's clock is from the store's.
-
-        Signing off a worker that never signed on changes nothing, and is answered with the time.
-        """
-        clock = self._journal.clock
-        nobody = Worker(
-            id=self.leadership.id,
-            name=self.leadership.name,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=__version__,
-            state=WorkerState.STOPPED,
-            started_at=clock.now(),
-            concurrency=1,
-            functions=(),
-        )
-        began = clock.lease_time()
-        local = clock.now() - clock.offset
-        beat = await asyncio.to_thread(self._journal.store.beat, nobody, lease=self._settings.lease)
-        trip = clock.lease_time() - began
-        if trip < 1.0:  # a slow answer measures the network, not the clock
-            middle = to_millis(local) + round(trip * 500)
-            clock.offset = from_millis(to_millis(beat.now)) - from_millis(middle)
+        """Find out how far this machine's clock is from the store's."""
+        await measure(self._journal.store, self._journal.clock, self._settings.lease)
 
     # --- one pass -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from worchflow_core.clock import from_millis, to_millis
@@ -15,6 +15,8 @@ from worchflow_core.errors import InvalidInput
 from worchflow_core.functions import Function, Registry
 from worchflow_core.models import Execution
 from worchflow_core.validation import check_execution_id, check_function_id, check_tags
+
+HandleT = TypeVar("HandleT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,22 @@ class Send:
     tags: Iterable[str] = ()
     priority: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentEvent(Generic[HandleT]):
+    """An event that was sent.
+
+    Attributes:
+        id: its id; sending again with it delivers nothing twice.
+        name: what it was sent as.
+        executions: one for each function that subscribed when it was first sent, by function;
+            empty where none did.
+    """
+
+    id: str
+    name: str
+    executions: tuple[HandleT, ...] = ()
 
 
 def prepare(
@@ -67,7 +85,7 @@ def prepare(
         input_hash=hash_input(name, payload),
         priority=priority,
         tags=check_tags([*(function.tags if function else ()), *_texts(event.tags)]),
-        headers=_headers(event.headers),
+        headers=check_headers(event.headers),
     )
     return execution, function.result_codec if function else None
 
@@ -97,7 +115,8 @@ def _texts(tags: Iterable[str]) -> Iterable[str]:
     return tags
 
 
-def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a copy of headers; raise `InvalidInput` where they are no short texts."""
     if not isinstance(headers, Mapping):
         raise InvalidInput(f"headers is of type {type(headers).__name__}; give a mapping of texts")
     for name, value in headers.items():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from worchflow_core.admission import Admission
 from worchflow_core.attempt import Surroundings
 from worchflow_core.claimer import Assignment, Claimer
 from worchflow_core.errors import StoreUnavailable
@@ -23,6 +24,7 @@ from worchflow_core.plugins import Plugins
 from worchflow_core.running import Running
 from worchflow_core.settings import Settings
 from worchflow_core.signals import Cancelled, Released, Superseded
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.version import __version__
 
@@ -36,6 +38,9 @@ class Session:
         journal, registry, plugins, settings: as the worker has them.
         resources: what was opened for the functions.
         name: what people call this worker.
+
+    Attributes:
+        is_worn_out: it leaves because too many of its threads do not come back.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Session:
         self._settings = settings
         self._state = WorkerState.STARTING
         self._started_at = journal.clock.now()
+        self.is_worn_out = False
         self._stop_now = asyncio.Event()
         self._lease = Lease(settings.lease, journal.clock)
         self._around = Surroundings(
@@ -62,12 +68,14 @@ class Session:
             plugins=plugins,
             settings=settings,
             registry=registry,
+            subscriptions=Subscriptions(registry, journal.store.records),
             functions=ThreadPool(settings.concurrency, "function"),
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,
+            admission=Admission(journal, registry),
         )
         self._running = Running(self._around, registry)
-        self._claimer = Claimer(self.id, journal, registry, self._lease, self._running)
+        self._claimer = Claimer(self.id, registry, self._around, self._running)
         self._heart = Heart(
             journal.store,
             self._lease,
@@ -93,6 +101,11 @@ class Session:
     def lease_is_valid(self) -> bool:
         """Whether it may write now."""
         return self._lease.is_valid
+
+    @property
+    def leaked_threads(self) -> int:
+        """How many threads run code that nobody waits for any more."""
+        return self._around.functions.leaked + self._around.steps.leaked
 
     @property
     def trouble(self) -> str:
@@ -139,16 +152,21 @@ class Session:
 
     async def _register(self) -> bool:
         """Make this session known to the store; False when it was stopped before that."""
+        is_unsure = False
         while not self._running.is_stopping:
             try:
                 await asyncio.to_thread(self._heart.beat_now)
             except (StoreUnavailable, ConnectionError) as error:
+                is_unsure = True  # it may have been stored, and only the answer was lost
                 await self._claimer.endure(error)
                 continue
             self._claimer.trouble = ""
             if not self._running.is_stopping:
                 self._state = WorkerState.RUNNING
             return True
+        if is_unsure:
+            self._state = WorkerState.STOPPED
+            await self._sign_off(1.0)
         return False
 
     async def _leave(self) -> None:
@@ -163,14 +181,18 @@ class Session:
         self._state = WorkerState.STOPPED
         await self._heart.stop()
         if not self.is_lost:
-            try:
-                async with asyncio.timeout(5):
-                    await asyncio.to_thread(self._heart.beat_now)
-            except (StoreUnavailable, ConnectionError, TimeoutError) as error:
-                logger.warning("could not sign off from the store; its lease runs out: %s", error)
+            await self._sign_off(5.0)
         self._lease.end()
         self._around.functions.close()
         self._around.steps.close()
+
+    async def _sign_off(self, seconds: float) -> None:
+        """Take the worker's record away, or let its lease run out."""
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.to_thread(self._heart.beat_now)
+        except (StoreUnavailable, ConnectionError, TimeoutError) as error:
+            logger.warning("could not sign off from the store; its lease runs out: %s", error)
 
     # --- what the heart asks and tells ----------------------------------------------------------
 
@@ -182,6 +204,16 @@ class Session:
                 attempt.stop(Cancelled("somebody asked to"), now=True)
         if beat.is_drain_requested and not self.is_stopping:
             logger.info("asked to drain")
+            self.stop(now=False)
+        if self.leaked_threads >= self._settings.max_leaked_threads and not self.is_stopping:
+            logger.error(
+                "%d threads hang in code that nobody waits for any more (limit %d): this worker "
+                "leaves, and a fresh process has to take its place. Give what a step calls a "
+                "timeout of its own: a thread cannot be interrupted",
+                self.leaked_threads,
+                self._settings.max_leaked_threads,
+            )
+            self.is_worn_out = True
             self.stop(now=False)
 
     def on_lost(self) -> None:

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     max_crashes: int = Field(
         5, ge=1, le=100, description="Worker deaths an execution survives before it fails."
     )
+    max_leaked_threads: int = Field(
+        10, ge=1, le=10_000, description="Threads lost to hung code at which a worker leaves."
+    )
     crash_at: str | None = Field(
         None, description="For tests of crash safety: die at this protocol write (`name:count`)."
     )

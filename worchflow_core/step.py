@@ -163,7 +163,7 @@ class Step(StepFacts, Protocol):
         """Wait for an event that no function has, or a signal to this execution; hold no slot.
 
         An event sent since the execution was created counts, the oldest first; none is received
-        twice by one execution.
+        twice by one execution, nor the one that it runs for.
 
         Args:
             title: the step's title.
@@ -189,7 +189,8 @@ class Step(StepFacts, Protocol):
     ) -> Awaitable[str]:
         """Send an event once, however often this replays, and return its id.
 
-        An event named like a function of this worker runs it; any other goes to who waits for it.
+        An event named like a function of this worker runs that function alone; any other runs all
+        functions that subscribe to it, whoever has them, and goes to who waits for it.
         """
 
     def invoke(
@@ -280,7 +281,7 @@ class BlockingStep(StepFacts, Protocol):
         """Wait for an event that no function has, or a signal to this execution; hold no slot.
 
         An event sent since the execution was created counts, the oldest first; none is received
-        twice by one execution.
+        twice by one execution, nor the one that it runs for.
 
         Args:
             title: the step's title.
@@ -304,7 +305,8 @@ class BlockingStep(StepFacts, Protocol):
     def send_event(self, title: str, name: str, data: Any = None, *, key: str | None = None) -> str:
         """Send an event once, however often this replays, and return its id.
 
-        An event named like a function of this worker runs it; any other goes to who waits for it.
+        An event named like a function of this worker runs that function alone; any other runs all
+        functions that subscribe to it, whoever has them, and goes to who waits for it.
         """
 
     def invoke(

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from worchflow_core.annotations import declared_result
+from worchflow_core.branches import Branches
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
@@ -52,6 +53,7 @@ class StepBook:
         is_abandoned: nobody waits for this attempt any more; a thread of it must record nothing.
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
+        branches: which of its branches are at work.
         watches, children: what this attempt waits for, to be looked at once more afterwards.
         looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
@@ -80,6 +82,7 @@ class StepBook:
         self.pending: dict[str, tuple[str, Coroutine[Any, Any, Any]]] = {}
         self.watches: list[Watch] = []
         self.children: set[str] = set()
+        self.branches = Branches()
         self.looking = asyncio.Lock()
         self.taken = {
             str(json.loads(step.result or "{}").get("event"))
@@ -182,10 +185,26 @@ class StepBook:
         """Let the next step call unwind with `signal`; the first signal stands."""
         if self.signal is None:
             self.signal = signal
+            self.branches.end()
 
     def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
-        """Note that a branch has to wait, and return what it is to raise."""
+        """Note that the only branch has to wait, and return what it is to raise."""
         self.pauses.append(signal)
+        self.stop(signal)
+        self.was_raised = True
+        return signal
+
+    async def hold(self, signal: Suspend | StepBackoff) -> ControlSignal:
+        """Note that a branch has to wait, and return what it is to raise once all others do too."""
+        self.pauses.append(signal)
+        try:
+            await self.branches.until_idle()
+        except asyncio.CancelledError:
+            if self.signal is None:  # user code gives the branch up: nobody waits for it
+                self.pauses.remove(signal)
+            raise
+        if self.is_abandoned:
+            raise asyncio.CancelledError  # the function has ended without it
         self.stop(signal)
         self.was_raised = True
         return signal
@@ -194,6 +213,7 @@ class StepBook:
         """Let nothing more begin: the attempt has ended, whatever tasks it has left running."""
         self.signal = Superseded("this attempt has ended")
         self.is_abandoned = True
+        self.branches.end()
         for _, call in self.pending.values():
             call.close()
 
@@ -316,8 +336,8 @@ class StepBook:
     def failed(self, call: StepCall, error: BaseException, started_at: datetime) -> BaseException:
         """Note that a step raised, and return what user code is to see.
 
-        A step with retries of its own unwinds the attempt, to be tried again later, until they
-        are used up; then, as for any other step, its error reaches user code.
+        A step with retries of its own has to wait, to be tried again later, until they are used
+        up; then, as for any other step, its error reaches user code.
         """
         now = self.clock.now()
         failure = failure_of(error)
@@ -343,7 +363,7 @@ class StepBook:
             if isinstance(error, RetryAfter)
             else call.policy.delay(count, random.random())
         )
-        return self.pause(StepBackoff(now + wait, failure))
+        return StepBackoff(now + wait, failure)
 
 
 def wrapped(call: StepCall, error: BaseException) -> Exception:

@@ -24,7 +24,7 @@ from worchflow_core.identities import Slot, StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
-from worchflow_core.signals import ControlSignal, Superseded
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.step import Watch
 from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.threads import ThreadPool
@@ -205,9 +205,17 @@ class Steps(StepFactsOf):
     async def _awaited(
         self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> Any:
-        del self._book.pending[slot.step_id]
-        self._book.check()
-        return await perform(slot, *args)
+        book = self._book
+        del book.pending[slot.step_id]
+        book.check()
+        book.branches.begin()
+        try:
+            return await perform(slot, *args)
+        except Suspend as signal:
+            pause = signal
+        finally:
+            book.branches.done()
+        raise await book.hold(pause)
 
     async def settle(self) -> None:
         """Return once the steps still running were recorded."""
@@ -226,17 +234,21 @@ class Steps(StepFactsOf):
         book = self._book
         del book.pending[call.step_id]
         book.check()
-        if book.is_recorded(call):
-            return book.replay(call)
-        # In a task of its own: a suspend or a failing sibling must not cancel code that runs.
-        # It answers into a future, which may be cancelled: `shield` takes twice the turns.
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_Answer] = loop.create_future()
-        self._tasks.add(loop.create_task(self._answer(call, answer)))
-        value, error = await answer
+        book.branches.begin()
+        try:
+            if book.is_recorded(call):
+                return book.replay(call)
+            # In a task of its own: a suspend or a failing sibling must not cancel code that runs.
+            # It answers into a future, which may be cancelled: `shield` takes twice the turns.
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[_Answer] = loop.create_future()
+            self._tasks.add(loop.create_task(self._answer(call, answer)))
+            value, error = await answer
+        finally:
+            book.branches.done()
         if error is None:
             return value
-        raise error
+        raise await book.hold(error) if isinstance(error, StepBackoff) else error
 
     async def _answer(self, call: StepCall, answer: asyncio.Future[_Answer]) -> None:
         """Execute a step, in a task of its own, and answer unless nobody waits any more."""
@@ -317,11 +329,5 @@ class Steps(StepFactsOf):
     async def _call(self, call: StepCall) -> Any:
         if is_async(call.code):
             return await call.code(*call.args)
-        future = self._pool.run(call.code, *call.args)
-        try:
-            value = await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._pool.abandon()
-            raise
+        value = await self._pool.run(call.code, *call.args)
         return await value if inspect.isawaitable(value) else value

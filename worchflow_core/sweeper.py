@@ -15,10 +15,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admission
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.journal import Journal
+from worchflow_core.lookup import read_record
 from worchflow_core.mailbox import Mailbox
 from worchflow_core.models import (
     CLAIMABLE,
@@ -42,6 +44,11 @@ _HINT_INTERVAL = 0.75
 _RETENTION_INTERVAL = 60.0
 _EVENTS_INTERVAL = 3600.0
 _DEAD_KEPT = timedelta(days=1)
+_WAITERS = (Status.WAITING, Status.RETRYING)  # the latter where another branch backs off
+_LOOKED_WITHIN = timedelta(seconds=2)
+"""A worker has looked again by then at what it settled as waiting, or it never will."""
+_UNHEARD = timedelta(minutes=10)
+"""For so long nobody is told of an execution whose function no worker has."""
 _EPOCH_KEY = "queue-epoch"
 
 
@@ -61,9 +68,11 @@ class Sweeper:
         self._registry = registry
         self._settings = settings
         self._mailbox = Mailbox(journal)
+        self._admission = Admission(journal, registry)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
+        self._last_told: datetime | None = None
 
     async def run(self) -> None:
         """Sweep until cancelled; an outage of the store is waited out."""
@@ -77,6 +86,8 @@ class Sweeper:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
             group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
+            if self._registry.has_flow:
+                group.create_task(self._repeat(interval, self._admission.tend))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -103,11 +114,16 @@ class Sweeper:
 
     async def repair(self) -> None:
         """Take executions from dead workers; end those past their deadline or cancelled."""
-        now = self._clock.lease_time()
+        now, told = self._clock.lease_time(), self._clock.now()
         lease = self._settings.lease.total_seconds()
-        if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
+        passed = now - self._last_pass
+        jumped = (told - self._last_told).total_seconds() - passed if self._last_told else 0.0
+        if passed > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
             self.note_outage()  # this process itself stood still
-        self._last_pass = now
+        elif abs(jumped) > lease / 4:
+            logger.warning("the store's clock was set by %.0f s; nobody is judged by it", jumped)
+            self.note_outage()  # leases were written by the clock as it was
+        self._last_pass, self._last_told = now, told
         await self.bury_neighbours()
         if now >= self._trusted_from:
             await self.release_dead()
@@ -223,8 +239,16 @@ class Sweeper:
 
     async def _follow_up(self) -> None:
         found = await self._find(Condition("handlers_due", Operator.EQUAL, True))
-        if found:
-            await follow_up(found, self._registry, self._journal)
+        ended = [item for item in found if item.status.is_final]
+        if ended:
+            await follow_up(ended, self._registry, self._journal)
+        now = self._clock.now()
+        waiting = [
+            (item, transitions.looked(item, is_there=True, now=now))
+            for item in found
+            if item.status in _WAITERS and item.waits and item.updated_at < now - _LOOKED_WITHIN
+        ]
+        await self._journal.update(waiting)  # whoever was to look has died: they look themselves
         await self._mailbox.deliver_pending()
 
     # --- hints ----------------------------------------------------------------------------------
@@ -232,14 +256,13 @@ class Sweeper:
     async def hint_due(self) -> None:
         """Tell the queue of delayed executions whose time has come."""
         now = self._clock.now()
-        await self._hint(
-            Query(
-                where=(Condition("hint_at", Operator.BEFORE, now + timedelta(milliseconds=1)),),
-                order="hint_at",
-                descending=False,
-                limit=_PAGE,
-            )
+        query = Query(
+            where=(Condition("hint_at", Operator.BEFORE, now + timedelta(milliseconds=1)),),
+            order="hint_at",
+            descending=False,
+            limit=_PAGE,
         )
+        await self._hint((await self._store.find(query)).items)
 
     async def hint_lost(self) -> None:
         """Tell the queue again of executions whose hint it lost, all of them after a wipe."""
@@ -250,10 +273,10 @@ class Sweeper:
             logger.warning("the queue lost its memory; refilling it from the store")
             query: Query | None = self._unheard(self._clock.now())
             while query is not None:
-                query = await self._hint(query)
+                query = await self._hint_page(query)
             return
-        slack = self._settings.lease / 2
-        await self._hint(self._unheard(await self._watermark(view) - slack))
+        before = await self._watermark(view) - self._settings.lease / 2
+        await self._hint_page(self._unheard(before))
 
     def _unheard(self, before: datetime) -> Query:
         return Query(
@@ -273,7 +296,7 @@ class Sweeper:
         for execution_id in view.head:
             item = found.get(execution_id)
             if item is not None and item.hinted_at is not None:
-                return item.hinted_at
+                return min(item.hinted_at, self._clock.now())
             if item is not None and is_claimable(item, self._clock.now()):
                 return item.updated_at  # a foreign client wrote it, and then pushed its id
         return self._clock.now()
@@ -281,8 +304,7 @@ class Sweeper:
     async def _was_wiped(self, view: QueueView) -> bool:
         body = json.dumps(view.epoch)
         records = self._store.records
-        known = await records.scan("meta", after=_EPOCH_KEY[:-1], until=_EPOCH_KEY + "\0")
-        current = next((item for item in known if item.key == _EPOCH_KEY), None)
+        current = await read_record(records, "meta", _EPOCH_KEY)
         if current is None:
             await records.insert([Record(kind="meta", key=_EPOCH_KEY, body=body)])
             return False
@@ -291,15 +313,41 @@ class Sweeper:
         changed = Record(kind="meta", key=_EPOCH_KEY, body=body, version=current.version + 1)
         return not await records.replace([changed])
 
-    async def _hint(self, query: Query) -> Query | None:
+    async def _hint_page(self, query: Query) -> Query | None:
         """Hint what a query finds; return the query for the next page, None behind the last."""
         found = (await self._store.find(query)).items
-        now = self._clock.now()
-        pairs = [(item, transitions.mark_hinted(item, now=now)) for item in found]
-        await self._journal.update(pairs, point="after_hint_mark")
+        await self._hint(found)
         if len(found) < query.limit:
             return None
         return replace(query, after=query.order_key(found[-1]))
+
+    async def _hint(self, found: Sequence[Execution]) -> None:
+        """Hint what somebody can run.
+
+        Hints of functions that no worker has would only heap up in the queue. A worker that
+        brings the function asks the store, and finds what waits for it.
+        """
+        if not found:
+            return
+        now = self._clock.now()
+        functions = await self._live_functions(now)
+        pairs = [
+            (item, transitions.mark_hinted(item, now=now))
+            if item.function in functions
+            else (item, transitions.mark_hinted(item, now=now + _UNHEARD))
+            for item in found
+        ]
+        await self._journal.update(pairs, point="after_hint_mark", hinted=functions)
+
+    async def _live_functions(self, now: datetime) -> Collection[str]:
+        """Return the functions that a worker whose lease has not ended can run."""
+        return {
+            function
+            for worker in await self._store.workers()
+            if worker.state is not WorkerState.DEAD
+            and (worker.lease_until is None or worker.lease_until >= now)
+            for function in worker.functions
+        }
 
     # --- retention ------------------------------------------------------------------------------
 

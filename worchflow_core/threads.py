@@ -8,71 +8,114 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+class _State(Enum):
+    """How far a call has come; leaked: it runs, and nobody waits for it any more."""
+
+    WAITS = auto()
+    RUNS = auto()
+    LEAKED = auto()
+    OVER = auto()
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call; its state changes under the pool's lock alone."""
+
+    code: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    state: _State = _State.WAITS
+
+
 class ThreadPool:
     """Run plain calls beside the event loop, at most `size` at once.
 
-    An abandoned call keeps its thread until it returns; `abandon` makes room for another.
+    A call whose caller gave up keeps its thread until it returns; another may take its room.
+
+    Attributes:
+        leaked: how many threads run a call that nobody waits for any more.
     """
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
         self._name = name
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads = 0
-        self._busy = 0
+        self._unfinished = 0
         self._lock = threading.Lock()
-        self.abandoned = 0
+        self.leaked = 0
 
     def run(self, call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Call `call(*args)` in a thread, with the caller's context variables."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()
-
-        def work() -> None:
-            answer: tuple[T | None, BaseException | None] = (None, None)
-            try:
-                if not future.cancelled():  # nobody waited long enough for a thread
-                    answer = (context.run(call, *args), None)
-            except BaseException as error:
-                answer = (None, error)
-            with self._lock:
-                self._busy -= 1
-            if not loop.is_closed():
-                with contextlib.suppress(RuntimeError):  # the loop closed: nobody waits any more
-                    loop.call_soon_threadsafe(_deliver, future, *answer)
-
+        own = _Call(lambda: context.run(call, *args), future, loop)
+        future.add_done_callback(lambda _: self._give_up(own))
         with self._lock:
-            self._busy += 1
-            needs_thread = self._busy > self._threads and self._threads < self._size
-            if needs_thread:
-                self._threads += 1
-        self._calls.put(work)
-        if needs_thread:
-            number = self._threads
-            threading.Thread(
-                target=self._serve, name=f"worchflow-{self._name}-{number}", daemon=True
-            ).start()
+            self._unfinished += 1
+        self._calls.put(own)
+        self._hire()
         return future
-
-    def abandon(self) -> None:
-        """Note that nobody waits for a running call any more; another thread may take its room."""
-        self.abandoned += 1
-        self._size += 1
 
     def close(self) -> None:
         """Let idle threads end; busy ones end with their call."""
         for _ in range(self._threads):
             self._calls.put(None)
 
+    def _hire(self) -> None:
+        """Start a thread where a call waits for one and there is room."""
+        with self._lock:
+            room = self._size + self.leaked
+            if self._unfinished <= self._threads or self._threads >= room:
+                return
+            self._threads += 1
+            number = self._threads
+        threading.Thread(
+            target=self._serve, name=f"worchflow-{self._name}-{number}", daemon=True
+        ).start()
+
+    def _give_up(self, call: _Call) -> None:
+        """Note that nobody waits for a call any more, if it was not answered."""
+        if not call.future.cancelled():
+            return
+        with self._lock:
+            self.leaked += call.state is _State.RUNS
+            call.state = _State.LEAKED if call.state is _State.RUNS else _State.OVER
+        self._hire()
+
     def _serve(self) -> None:
-        while (work := self._calls.get()) is not None:
-            work()
+        while (call := self._calls.get()) is not None:
+            self._perform(call)
+            with self._lock:
+                if self._threads > self._size + self.leaked:  # another has taken its room
+                    self._threads -= 1
+                    return
+
+    def _perform(self, call: _Call) -> None:
+        value, error = None, None
+        with self._lock:
+            is_wanted = call.state is _State.WAITS  # else nobody waited long enough for a thread
+            call.state = _State.RUNS if is_wanted else _State.OVER
+        if is_wanted:
+            try:
+                value = call.code()
+            except BaseException as raised:
+                error = raised
+        with self._lock:
+            self._unfinished -= 1
+            self.leaked -= call.state is _State.LEAKED
+            call.state = _State.OVER
+        if not call.loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop closed: nobody waits any more
+                call.loop.call_soon_threadsafe(_deliver, call.future, value, error)
 
 
 def _deliver(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

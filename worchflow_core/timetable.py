@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
 from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.codec import hash_input
-from worchflow_core.cron import Cron, Rule, parse_cron, parse_every
+from worchflow_core.cron import Cron, Rule, parse_cron, parse_every, ticks_until
 from worchflow_core.functions import Function
+from worchflow_core.lookup import read_record
 from worchflow_core.models import Execution, Record
 from worchflow_core.protocols import Records
-from worchflow_core.schedules import CatchUp, Overlap, Schedule, next_ticks
+from worchflow_core.schedules import CatchUp, Overlap, Schedule, next_ticks, tick_id
 
 logger = logging.getLogger("worchflow")
 
 KIND = "schedule"
+
+_PART = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,15 @@ class ScheduleInfo:
         """Return its next ticks after a moment, as if it were not paused."""
         return next_ticks(self.schedule.rule, max(after, self.last_tick), count)
 
+    def past_ticks(self, count: int = 20) -> list[tuple[datetime, str]]:
+        """Return the ticks its rule had up to the last one dealt with, the newest first.
+
+        Each with the id its execution has, where it was fired: a tick that was missed, skipped,
+        or lies before the schedule was known has none.
+        """
+        ticks = _ticks_before(self.schedule.rule, self.last_tick, count)
+        return [(tick, tick_id(self.function, tick)) for tick in ticks]
+
     def execution(
         self, execution_id: str, *, now: datetime, has_hint: bool, tick: datetime | None
     ) -> Execution:
@@ -85,6 +98,42 @@ class ScheduleInfo:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRun:
+    """What became of one tick.
+
+    Attributes:
+        tick: the moment.
+        execution: what it was fired as; None where it was missed, skipped, or is deleted.
+    """
+
+    tick: datetime
+    execution: Execution | None
+
+
+async def read_runs(
+    schedules: Sequence[ScheduleInfo],
+    get: Callable[[Sequence[str]], Awaitable[Sequence[Execution]]],
+    count: int,
+) -> Mapping[str, Sequence[ScheduleRun]]:
+    """Return the last ticks of each schedule, newest first, in a query per 500 of them.
+
+    What lies before the oldest that was fired is left out: nobody may have known the rule then.
+    """
+    past = {item.function: item.past_ticks(count) for item in schedules}
+    ids = [name for ticks in past.values() for _, name in ticks]
+    found: dict[str, Execution] = {}
+    for start in range(0, len(ids), _PART):
+        found.update((item.id, item) for item in await get(ids[start : start + _PART]))
+    runs: dict[str, Sequence[ScheduleRun]] = {}
+    for function, ticks in past.items():
+        told = [ScheduleRun(tick=tick, execution=found.get(name)) for tick, name in ticks]
+        while told and told[-1].execution is None:
+            told.pop()
+        runs[function] = told
+    return runs
+
+
 class Timetable:
     """Read and change the schedules of a store."""
 
@@ -103,8 +152,8 @@ class Timetable:
 
     async def get(self, function_id: str) -> ScheduleInfo | None:
         """Return the schedule of a function; None where it has none."""
-        page = await self._records.scan(KIND, after=function_id[:-1], until=function_id + "\0")
-        return next((self._parsed(item) for item in page if item.key == function_id), None)
+        record = await read_record(self._records, KIND, function_id)
+        return None if record is None else self._parsed(record)
 
     async def register(self, functions: Iterable[Function[Any, Any]], *, now: datetime) -> None:
         """Write down the schedules of these functions, the newest writer winning.
@@ -151,6 +200,47 @@ class Timetable:
                 self._unreadable.add((record.key, record.version))
                 logger.warning("the schedule of %r cannot be read: %s", record.key, error)
             return None
+
+
+def schedule_to_wire(
+    item: ScheduleInfo, *, now: datetime, runs: Sequence[ScheduleRun] | None = None
+) -> dict[str, Any]:
+    """Return a schedule as commands and the HTTP API tell it; moments in epoch milliseconds.
+
+    With `runs`, what became of its last ticks is told as `recent`.
+    """
+    schedule = item.schedule
+    is_cron = isinstance(schedule.rule, Cron)
+    coming = [] if item.is_paused else item.next_ticks(now, 1)
+    return {
+        "function": item.function,
+        "cron": schedule.rule.text if is_cron else None,
+        "every": None if is_cron else schedule.rule.text,
+        "zone": schedule.zone,
+        "overlap": schedule.overlap.value,
+        "catchUp": schedule.catch_up.value,
+        "revision": item.revision,
+        "lastTick": to_millis(item.last_tick),
+        "nextTick": to_millis(coming[0]) if coming else None,
+        "pausedAt": to_millis(item.paused_at) if item.paused_at else None,
+        "waiting": to_millis(item.waiting) if item.waiting else None,
+        "skipped": item.skipped,
+        **({} if runs is None else {"recent": [_run_to_wire(run) for run in runs]}),
+    }
+
+
+def _run_to_wire(run: ScheduleRun) -> dict[str, Any]:
+    return {
+        "tick": to_millis(run.tick),
+        "executionId": run.execution.id if run.execution else None,
+        "status": run.execution.status.value if run.execution else None,
+    }
+
+
+@lru_cache(maxsize=1024)
+def _ticks_before(rule: Rule, until: datetime, count: int) -> tuple[datetime, ...]:
+    """Remembered, because a page asks for the same again and again."""
+    return tuple(islice(ticks_until(rule, until), count))
 
 
 def _first(function: Function[Any, Any], schedule: Schedule, now: datetime) -> ScheduleInfo:

@@ -81,6 +81,9 @@ def settle(
         code_version: distribution and version of the code that ran.
         has_handler: an execution for `on_failure` or `on_success` is to follow.
         has_hint: the queue keeps hints, so it must be told when the execution goes on.
+
+    One that waits is looked at again once it is stored that it does (`looked`); the same mark as
+    for a handler says that somebody still has to.
     """
     status = outcome.status
     values: Fields = {
@@ -96,6 +99,8 @@ def settle(
         values["retries"] = retries
     if code_version is not None:
         values["code_version"] = code_version
+    if execution.gates_passed:
+        values["gates_passed"] = execution.gates_passed
     if outcome.step_failures != execution.step_failures:
         values["step_failures"] = outcome.step_failures
     if outcome.counts:
@@ -110,8 +115,6 @@ def settle(
             values["result"] = outcome.result
         if execution.cancel_requested_at is not None:
             values["cancel_requested_at"] = None
-        if has_handler:
-            values["handlers_due"] = True
     else:
         due = now if status is Status.QUEUED else outcome.due_at
         if due is None and status is Status.WAITING:
@@ -123,6 +126,9 @@ def settle(
             values["hinted_at"] = now
         if execution.finished_at is not None:
             values["finished_at"] = None
+    is_due = has_handler if status.is_final else bool(outcome.waits)
+    if is_due or execution.handlers_due:
+        values["handlers_due"] = is_due
     return Change(
         id=execution.id, expect={"owner": execution.owner, "fence": execution.fence}, values=values
     )
@@ -233,6 +239,7 @@ def reopen(execution: Execution, *, now: datetime) -> Change:
             "cancel_requested_at": None,
             "handlers_due": False,
             "waits": (),
+            "gates_passed": 0,
         },
     )
 
@@ -243,6 +250,23 @@ def wake(execution: Execution, *, now: datetime) -> Change:
         id=execution.id,
         expect={"status": execution.status, "owner": None, "fence": execution.fence},
         values={"due_at": now, "hint_at": None, "hinted_at": now},
+    )
+
+
+def looked(execution: Execution, *, is_there: bool, now: datetime) -> Change:
+    """Note that a waiting execution was looked at again; make it due if what it waits for came."""
+    values: Fields = {"handlers_due": False}
+    if is_there:
+        values |= {"due_at": now, "hint_at": None, "hinted_at": now}
+    return Change(
+        id=execution.id,
+        expect={
+            "status": execution.status,
+            "owner": None,
+            "fence": execution.fence,
+            "handlers_due": True,
+        },
+        values=values,
     )
 
 
@@ -289,7 +313,11 @@ def set_deadline(execution: Execution, deadline: datetime) -> Change:
 
 def handlers_done(execution: Execution) -> Change:
     """Note that the `on_failure` or `on_success` execution exists."""
-    return Change(id=execution.id, expect={"handlers_due": True}, values={"handlers_due": False})
+    return Change(
+        id=execution.id,
+        expect={"handlers_due": True, "status": execution.status, "fence": execution.fence},
+        values={"handlers_due": False},
+    )
 
 
 def reopen_claimed(execution: Execution) -> Change:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from worchflow_core.errors import InvalidInput
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,127}")
+_EVENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+/-]{0,127}")
 _TAG_LENGTH = 128
 TITLE_LENGTH = 256
 """How long a step's title or key may be, in characters."""
@@ -22,8 +23,23 @@ def check_execution_id(value: str) -> str:
 
 
 def check_function_id(value: str) -> str:
-    """Return `value` if it may be the id of a function or the name of an event."""
+    """Return `value` if it may be the id of a function."""
     return _check(value, "function id")
+
+
+def check_event_name(value: str) -> str:
+    """Return `value` if it may be the name of an event, such as `order/paid`."""
+    if isinstance(value, str) and _EVENT.fullmatch(value):
+        return value
+    remedy = ""
+    if isinstance(value, str) and "*" in value:
+        remedy = "; only a trigger may hold a *"
+    elif isinstance(value, str) and "@" in value:
+        remedy = "; to reach one execution, use signal"
+    raise InvalidInput(
+        f"event name {_short(value)} must start with a letter or digit and hold at most 128 "
+        f"letters, digits and the characters _ . : + / -{remedy}"
+    )
 
 
 def check_title(value: str, what: str = "step title") -> str:

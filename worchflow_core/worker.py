@@ -14,7 +14,7 @@ from typing import Any
 
 from worchflow_core import catalog
 from worchflow_core.claimer import Assignment
-from worchflow_core.errors import StoreUnavailable, WorchflowError
+from worchflow_core.errors import StoreUnavailable, WorchflowError, WorkerWornOut
 from worchflow_core.functions import Registry
 from worchflow_core.journal import Journal
 from worchflow_core.plugins import Plugins
@@ -120,6 +120,8 @@ class WorkerRunner:
         Raises:
             WorchflowError: a resource of a function cannot be opened, there is no function, or it
             runs already.
+            WorkerWornOut: it left in good order because WORCHFLOW_MAX_LEAKED_THREADS of its threads
+            hang; end the process and start another.
         """
         if not len(self._registry):
             raise WorchflowError(
@@ -189,6 +191,11 @@ class WorkerRunner:
             finally:
                 self._finished += session.finished
                 self._session = None
+            if session.is_worn_out:
+                raise WorkerWornOut(
+                    f"{session.leaked_threads} threads hang in code that nobody waits for; the "
+                    "rest was given back, and a fresh process has to take this one's place"
+                )
             if not session.is_lost:
                 return
 

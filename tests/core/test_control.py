@@ -4,9 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -16,6 +14,7 @@ from worchflow_core import (
     EventTimeout,
     ExecutionCancelled,
     ExecutionFailed,
+    Filter,
     InvalidInput,
     NotAllowed,
     Status,
@@ -24,6 +23,7 @@ from worchflow_core import (
     Worchflow,
     control,
     function,
+    running,
 )
 
 from .support import run, until
@@ -33,11 +33,6 @@ from .support import run, until
 def pauses_are_real(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short sleeps suspend too, so that the tests need not sleep long."""
     monkeypatch.setattr(control, "IN_PLACE", timedelta(0))
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{uuid4().hex}" if request.param == "memory" else f"sqlite:///{tmp_path}/w.db"
 
 
 class Working:
@@ -348,16 +343,215 @@ def test_a_childs_failure_arrives_as_an_error(url: str) -> None:
         raise ValueError("broken child")
 
     @function
-    async def parent(event: Event[Any], step: Step) -> str:
+    async def parent(event: Event[Any], step: Step) -> list[str]:
         try:
             await step.invoke("Call", child, None)
         except ExecutionFailed as error:
+            if (told := error.failure) is not None:
+                return [told.type, told.message, told.reason, str(error).split(": ", 1)[1]]
+        return []
+
+    async def main() -> None:
+        async with Working(url, child, parent) as app:
+            told = await (await app.client.send(parent, None)).result(30)
+            assert told == ["ValueError", "broken child", "error", "ValueError: broken child"]
+
+    run(main())
+
+
+def test_a_child_that_was_cancelled_arrives_as_an_error(url: str) -> None:
+    @function(id="child")
+    async def child(event: Event[Any], step: Step) -> None:
+        await step.wait_for_event("Forever", "never")
+
+    @function
+    async def parent(event: Event[Any], step: Step) -> str:
+        try:
+            await step.invoke("Call", child, None)
+        except ExecutionCancelled as error:
             return str(error)
         return "no error"
 
     async def main() -> None:
         async with Working(url, child, parent) as app:
-            assert "broken child" in await (await app.client.send(parent, None)).result(30)
+            handle = await app.client.send(parent, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            child_id = await child_of(app, handle.id)
+            await until(lambda: status_of(app, child_id, Status.WAITING))
+            await app.client.cancel(child_id)
+            assert await handle.result(30) == f"execution {child_id}: was cancelled"
+
+    run(main())
+
+
+async def child_of(app: Worchflow, execution_id: str) -> str:
+    page = await app.client.find(Filter(parent=execution_id))
+    (found,) = page.items
+    return found.id
+
+
+def test_a_child_nobody_can_run_times_out_and_goes_on(url: str) -> None:
+    @function(retry_delay=0)
+    async def parent(event: Event[Any], step: Step) -> str:
+        try:
+            await step.invoke("Call", "elsewhere", {"n": 1}, timeout="0.3s")
+        except EventTimeout as error:
+            if step.attempt == 1:
+                raise ValueError("once more") from error
+        answer = await step.wait_for_event("Word", "word")
+        return answer.data if answer else "nothing"
+
+    @function(id="elsewhere")
+    async def elsewhere(event: Event[Any], step: Step) -> int:
+        return int(event.data["n"])
+
+    async def main() -> None:
+        async with Working(url, parent) as app:
+            handle = await app.client.send(parent, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            child_id = await child_of(app, handle.id)
+            await until(lambda: _is_second(app, handle.id))
+            assert await status_of(app, child_id, Status.QUEUED)
+            if not url.startswith("memory"):  # it ends late, on a worker that has its function
+                async with Working(url, elsewhere):
+                    await until(lambda: status_of(app, child_id, Status.COMPLETED))
+            await app.client.signal(handle.id, "word", "late")
+            assert await handle.result(30) == "late"
+            assert await child_of(app, handle.id) == child_id
+
+    run(main())
+
+
+async def _is_second(app: Worchflow, execution_id: str) -> bool:
+    execution = await app.client.get(execution_id)
+    return execution.failed_attempts == 1 and execution.status is Status.WAITING
+
+
+def test_a_parent_that_is_retried_is_woken_by_the_child_it_has(url: str) -> None:
+    @function(id="child")
+    async def child(event: Event[Any], step: Step) -> str:
+        answer = await step.wait_for_event("Word", "word")
+        return answer.data if answer else ""
+
+    @function(retries=0)
+    async def parent(event: Event[Any], step: Step) -> str:
+        call = step.invoke("Call", child, None)
+        if await step.run("Attempt", lambda: 1) and not reopened:
+            call.close()  # type: ignore[attr-defined]
+            raise ValueError("at first")
+        return str(await call)
+
+    reopened: list[int] = []
+
+    async def main() -> None:
+        async with Working(url, child, parent) as app:
+            handle = await app.client.send(parent, None)
+            await until(lambda: status_of(app, handle.id, Status.FAILED))
+            reopened.append(1)
+            await handle.retry()
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            child_id = await child_of(app, handle.id)
+            await app.client.signal(child_id, "word", "done")
+            assert await handle.result(30) == "done"
+
+    run(main())
+
+
+def test_an_event_is_told_by_the_name_it_was_sent_as(url: str) -> None:
+    @function
+    async def waits(event: Event[Any], step: Step) -> list[str]:
+        first = await step.wait_for_event("First", "user:example")
+        second = await step.wait_for_event("Second", "user:example")
+        assert first is not None
+        assert second is not None
+        return [first.name, second.name]
+
+    async def main() -> None:
+        async with Working(url, waits) as app:
+            handle = await app.client.send(waits, None)
+            await app.client.send_event("user:example")
+            await app.client.signal(handle.id, "user:example")
+            assert await handle.result(30) == ["user:example"] * 2
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), 10**5000, b"x", [1], {"a": 1}],
+    ids=["nan", "inf", "digits", "bytes", "list", "object"],
+)
+def test_a_match_that_no_event_can_fit_fails_for_good(value: Any) -> None:
+    @function
+    async def waits(event: Event[Any], step: Step) -> None:
+        await step.wait_for_event("Wait", "name", match={"field": value})
+
+    async def main() -> None:
+        async with Working("memory://no-match", waits) as app:
+            with pytest.raises(ExecutionFailed, match="match 'field'"):
+                await (await app.client.send(waits, None)).result(30)
+
+    run(main())
+
+
+def test_what_is_claimed_again_before_its_second_look_is_over_can_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        await gate.wait()
+        await control.look_again(*args)
+
+    monkeypatch.setattr(running, "look_again", slowly)
+
+    @function
+    async def waits(event: Event[Any], step: Step) -> None:
+        async def hang() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        await step.wait_for_event("Wait", "word")
+        await step.run("Hang", hang)
+
+    async def main() -> None:
+        async with Working("memory://claimed-again", waits) as app:
+            handle = await app.client.send(waits, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            await app.client.signal(handle.id, "word")
+            await asyncio.wait_for(began.wait(), 20)
+            assert app.worker.health.running == 2
+            gate.set()
+            await until(lambda: app.worker.health.running == 1)
+            await handle.cancel()
+            await until(lambda: status_of(app, handle.id, Status.CANCELLED))
+
+    run(main())
+
+
+def test_a_sibling_that_runs_for_long_is_recorded_before_the_pause(url: str) -> None:
+    runs: list[str] = []
+
+    @function
+    async def both(event: Event[Any], step: Step) -> str:
+        async def long() -> str:
+            runs.append("long")
+            await asyncio.sleep(0.5)
+            return "long"
+
+        _, answer = await asyncio.gather(
+            step.wait_for_event("Wait", "word"), step.run("Long", long)
+        )
+        return answer
+
+    async def main() -> None:
+        async with Working(url, both) as app:
+            handle = await app.client.send(both, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            assert [item.title for item in await handle.steps()] == ["Long"]
+            await app.client.signal(handle.id, "word")
+            assert await handle.result(30) == "long"
+            assert runs == ["long"]
 
     run(main())
 
@@ -423,19 +617,19 @@ def test_suspending_unwinds_through_user_code(url: str, shape: str) -> None:
     @function
     async def pauses(event: Event[Any], step: Step) -> str:
         if shape == "gather":
-            _, answer = await asyncio.gather(step.sleep("Nap", "0.2s"), step.run("Work", work))
+            _, answer = await asyncio.gather(step.sleep("Nap", "1s"), step.run("Work", work))
             return answer
         if shape == "group":
             async with asyncio.TaskGroup() as group:
-                group.create_task(step.sleep("Nap", "0.2s"))
+                group.create_task(step.sleep("Nap", "1s"))
                 task = group.create_task(step.run("Work", work))
             return task.result()
         if shape == "suppress":
             with suppress(BaseException):
-                await step.sleep("Nap", "0.2s")
+                await step.sleep("Nap", "1s")
             return await step.run("Work", work)
         try:
-            await step.sleep("Nap", "0.2s")
+            await step.sleep("Nap", "1s")
         finally:
             ran.append("finally")
         return await step.run("Work", work)

@@ -6,16 +6,13 @@ import asyncio
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import application, opened, run, until, worker_of
 from worchflow_core import (
     Event,
     Execution,
@@ -30,6 +27,7 @@ from worchflow_core import (
 )
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import EXIT_CRASHED
+from worchflow_core.cron import ticks_until
 from worchflow_core.doctor import diagnose
 from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
@@ -59,27 +57,6 @@ def scheduled(name: str = "report", **options: Any) -> Function[Any, Any]:
         return event.scheduled_for.isoformat() if event.scheduled_for else None
 
     return code
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("mongo", marks=pytest.mark.servers)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty store of each kind."""
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'schedules.db'}"
-    return str(request.getfixturevalue("mongodb_url"))
-
-
-@asynccontextmanager
-async def opened(
-    url: str, *functions: Function[Any, Any], plugins: tuple[object, ...] = ()
-) -> AsyncIterator[Worchflow]:
-    app = application(
-        *functions, url=url, plugins=plugins, disabled_plugins="logs,redis,sample-audit"
-    )
-    async with app:
-        yield app
 
 
 def scheduler_of(
@@ -140,7 +117,7 @@ def test_the_hook_is_told_once_per_tick() -> None:
     run(main())
 
 
-# --- F39: a leader that was frozen ---------------------------------------------------------------
+# --- F39: a leader that was frozen (as a process: cli/test_cli_schedules.py) ---------------------
 
 
 def test_a_leader_that_slept_past_its_lease_steps_down(url: str) -> None:
@@ -217,10 +194,10 @@ asyncio.run(main())
 """
 
 
-def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path / 'killed.db'}"
+@pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("mongo", marks=pytest.mark.servers)], indirect=True
+)
+def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(url: str) -> None:
     killed = subprocess.run([sys.executable, "-c", DYING % url], timeout=60, check=False)
     assert killed.returncode == EXIT_CRASHED
 
@@ -257,7 +234,7 @@ def test_a_tick_that_was_sent_and_not_noted_is_no_overlap_of_itself(overlap: str
     run(main())
 
 
-# --- F42: clocks ---------------------------------------------------------------------------------
+# --- F41: daylight saving is test_cron.py's; F42: clocks -----------------------------------------
 
 
 @pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(days=1), timedelta(days=-1)])
@@ -730,3 +707,43 @@ def test_the_setting_leaves_scheduling_to_others() -> None:
             assert await app.client.schedules() == []
 
     run(main())
+
+
+# --- what became of ticks -------------------------------------------------------------------------
+
+
+def test_past_ticks_are_told_with_what_they_were_fired_as(url: str) -> None:
+    async def main() -> None:
+        async with opened(url) as app:
+            timetable = Timetable(app.journal.store.records)
+            await timetable.register(
+                [scheduled("hourly", every="1h"), scheduled("daily", cron="0 9 * * *")],
+                now=NINE + MINUTE,
+            )
+            known = await app.client.schedules()
+            assert [item.past_ticks(2)[0][0] for item in known] == [NINE, NINE]
+            ticks = [NINE, NINE - 2 * HOUR]
+            await app.journal.store.create(
+                [
+                    Execution(
+                        id=tick_id("hourly", tick),
+                        function="hourly",
+                        created_at=tick,
+                        updated_at=tick,
+                        scheduled_for=tick,
+                    )
+                    for tick in ticks
+                ]
+            )
+            runs = await app.client.schedule_runs(known, 5)
+            told = [(one.tick, one.execution is not None) for one in runs["hourly"]]
+            assert told == [(NINE, True), (NINE - HOUR, False), (NINE - 2 * HOUR, True)]
+            assert runs["daily"] == []
+
+    run(main())
+
+
+def test_the_longest_interval_has_no_ticks_before_it_began() -> None:
+    rule = scheduled("rare", every=timedelta(days=36_500))
+    assert rule.schedule is not None
+    assert list(ticks_until(rule.schedule.rule, NINE)) == [datetime(1970, 1, 1, tzinfo=UTC)]

@@ -97,7 +97,7 @@ def test_call_whose_caller_gave_up_before_it_began_never_runs() -> None:
     assert begun == ["first"]
 
 
-def test_abandoned_call_makes_room_for_another() -> None:
+def test_leaked_thread_makes_room_for_another_until_it_comes_back() -> None:
     gate = threading.Event()
     begun: list[str] = []
 
@@ -105,12 +105,36 @@ def test_abandoned_call_makes_room_for_another() -> None:
         pool = ThreadPool(1, "test")
         lost = pool.run(lambda: begun.append("lost") or gate.wait(30))
         await until(lambda: begun)
+        waiting = pool.run(lambda: 7)  # it waits for the thread that will not come back
         lost.cancel()
-        pool.abandon()
-        assert pool.abandoned == 1
-        assert await pool.run(lambda: 7) == 7
-        pool.close()
+        assert await waiting == 7
+        assert pool.leaked == 1
         gate.set()
+        await until(lambda: pool.leaked == 0)
+        await until(lambda: _count("worchflow-test-") == 1)
+        assert await pool.run(lambda: 8) == 8
+        pool.close()
+
+    run(main())
+
+
+def _count(name: str) -> int:
+    return sum(item.name.startswith(name) for item in threading.enumerate())
+
+
+def test_call_that_was_given_up_before_it_began_leaks_no_thread() -> None:
+    gate = threading.Event()
+
+    async def main() -> None:
+        pool = ThreadPool(1, "test")
+        first = pool.run(gate.wait, 30)
+        second = pool.run(gate.wait, 30)
+        second.cancel()
+        await until(lambda: second.done())
+        assert pool.leaked == 0
+        gate.set()
+        assert await first
+        pool.close()
 
     run(main())
 

@@ -17,6 +17,7 @@ from worchflow_core import (
     NotAllowed,
     Status,
     Step,
+    StoreUnavailable,
     Worchflow,
     WorchflowError,
     WorkerState,
@@ -275,6 +276,43 @@ def test_stop_gives_a_long_execution_back_without_counting_anything(kind: str) -
         never.set()
 
 
+def test_attempt_whose_end_is_unanswered_does_not_hide_the_next_one_of_the_same_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, options = faulty_memory()
+
+    async def main() -> None:
+        gate, is_again = asyncio.Event(), asyncio.Event()
+
+        @function(retries=1, retry_delay=0)
+        async def twice(event: Event[Any], step: Step) -> int:
+            if step.attempt == 1:
+                store.deaf = {"update"}  # that it is to be retried is stored, and not answered
+                raise ValueError("once")
+            store.deaf = set()
+            is_again.set()
+            await gate.wait()
+            return 7
+
+        async with working(twice, **options) as app:
+            handle = await app.client.send(twice, None)
+            await asyncio.wait_for(is_again.wait(), 10)
+            calls = store.calls["update"]
+            await until(lambda: store.calls["update"] > calls)
+            await until(lambda: _runs(app, handle.id))
+            gate.set()
+            assert await handle.result(timeout=10) == 7
+            assert (await handle.get()).fence == 2
+
+    run(main())
+    assert "could not be settled" not in caplog.text
+
+
+async def _runs(app: Worchflow, execution_id: str) -> bool:
+    (worker,) = await app.client.workers()
+    return [item.execution_id for item in worker.running] == [execution_id]
+
+
 def test_asking_a_worker_to_drain_makes_it_leave() -> None:
     async def main() -> None:
         async with application(quick) as app:
@@ -282,6 +320,27 @@ def test_asking_a_worker_to_drain_makes_it_leave() -> None:
             (worker,) = await until(app.client.workers)
             await app.client.drain([worker.id])
             await task
+            assert await app.client.workers() == []
+
+    run(main())
+
+
+def test_worker_stopped_while_its_first_beat_goes_unanswered_leaves_no_record() -> None:
+    store, options = faulty_memory()
+
+    async def main() -> None:
+        async with application(quick, **options) as app:
+            loop, beat = asyncio.get_running_loop(), store.inner.beat
+
+            def deaf(worker: Any, *, lease: timedelta) -> Any:
+                answer = beat(worker, lease=lease)
+                if worker.state is WorkerState.STARTING:
+                    loop.call_soon_threadsafe(app.worker.stop)
+                    raise StoreUnavailable("the answer was lost")
+                return answer
+
+            store.inner.beat = deaf
+            await app.worker.run()
             assert await app.client.workers() == []
 
     run(main())

@@ -41,7 +41,7 @@ class Place:
     @property
     def has_servers(self) -> bool:
         """Whether the work is kept by servers rather than in a file."""
-        return self.queue_url is not None
+        return not self.store_url.startswith("sqlite:")
 
     def settings(self, **others: object) -> dict[str, Any]:
         """Return settings by field name."""

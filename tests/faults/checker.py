@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +28,25 @@ _UNHANDLED = re.compile(
 """What no log may hold, unless a test brings it about on purpose."""
 
 
-def checked(test: Callable[[Arena], Coroutine[Any, Any, None]]) -> Callable[[Place], None]:
-    """Make a plain test of an async one: open an arena, hand it over, check, end all processes."""
+def checked(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a plain test of an async one: open an arena, hand it over, check, end all processes.
 
-    def run(place: Place) -> None:
+    The test takes the arena first, then whatever fixtures it names.
+    """
+
+    def run(place: Place, **fixtures: Any) -> None:
         async def main() -> None:
             async with Arena(place) as arena:
-                await test(arena)
+                await test(arena, **fixtures)
                 await check(arena)
 
         asyncio.run(main())
 
+    _, *others = inspect.signature(test).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    place = inspect.Parameter("place", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [place, *(item.replace(kind=keyword) for item in others)]
+    run.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     run.__name__ = test.__name__
     run.__qualname__ = test.__qualname__
     run.__module__ = test.__module__
@@ -182,3 +194,25 @@ def clients(place: Place) -> int:
         return 0
     with redis.Redis.from_url(place.queue_url) as client:
         return len(client.client_list()) - 1
+
+
+def guarded(found: Place) -> Iterator[Place]:
+    """Hand out a place; fail when something is left behind that was not there before."""
+    forkserver.ensure_running()
+    before = (handles(), clients(found))
+    yield found
+    _back_to(before[0], handles, "open files")
+    _back_to(before[1], lambda: clients(found), "clients of Redis")
+    _back_to(0, _threads, "threads of ours")
+
+
+def _threads() -> int:
+    return sum(item.name.startswith("worchflow-") for item in threading.enumerate())
+
+
+def _back_to(most: int, count: Callable[[], int], what: str) -> None:
+    """Fail unless a count falls back to what it was; those who closed may need a moment."""
+    deadline = time.monotonic() + 10
+    while (now := count()) > most:
+        assert time.monotonic() < deadline, f"(i) {now} {what}, {most} before the test"
+        time.sleep(0.02)

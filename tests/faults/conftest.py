@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.combinations import Combination
 from tests.faults.arena import Place
-from tests.faults.checker import clients, handles
+from tests.faults.checker import guarded
+from worchflow_core.testing.fixtures import running
+from worchflow_core.testing.servers import MongoServer, RedisServer
 
 
-@pytest.fixture(params=["sqlite", pytest.param("servers", marks=pytest.mark.servers)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """A place of this test's own: one SQLite file, or Redis and MongoDB."""
-    if request.param == "sqlite":
-        found = Place(directory=tmp_path, store_url=f"sqlite:///{tmp_path}/worchflow.db")
-    else:
-        found = Place(
-            directory=tmp_path,
-            store_url=request.getfixturevalue("mongodb_url"),
-            queue_url=request.getfixturevalue("redis_url"),
-            prefix=request.getfixturevalue("unique_name"),
-        )
-    forkserver.ensure_running()
-    before = (handles(), clients(found))
-    yield found
-    _back_to(before[0], handles, "open files")
-    _back_to(before[1], lambda: clients(found), "clients of Redis")
-    _back_to(0, _threads, "threads of ours")
+@pytest.fixture
+def place(combination: Combination, tmp_path: Path) -> Iterator[Place]:
+    """A place of this test's own, on each combination of backends."""
+    yield from guarded(Place(directory=tmp_path, **combination.settings))
 
 
-def _threads() -> int:
-    return sum(item.name.startswith("worchflow-") for item in threading.enumerate())
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis without persistence that the test may harm."""
+    yield from running(RedisServer)
 
 
-def _back_to(most: int, count: Callable[[], int], what: str) -> None:
-    """Fail unless a count falls back to what it was; those who closed may need a moment."""
-    deadline = time.monotonic() + 10
-    while (now := count()) > most:
-        assert time.monotonic() < deadline, f"(i) {now} {what}, {most} before the test"
-        time.sleep(0.02)
+@pytest.fixture
+def own_mongo() -> Iterator[MongoServer]:
+    """A MongoDB, a replica set of one, that the test may harm."""
+    yield from running(MongoServer)

@@ -212,7 +212,9 @@ class _Scene:
         worker.terminate()
         await worker.exit_code()
         settings = {"crash_at": self.row.point}
-        return self.arena.start_client("send_event", settings=settings, name="go")
+        return self.arena.start_client(
+            "send_event", settings=settings, name=self.row.event, id="cell-event"
+        )
 
     async def _waits(self) -> bool:
         return (await self._now()).status is Status.WAITING
@@ -264,12 +266,17 @@ class _Scene:
         # One transaction deletes both where the store has any: nothing is half deleted there.
         stored = 2 if row.victim is Victim.DELETER and self.cell.backend == "sqlite" else row.stored
         assert len(steps) == stored, f"it left {len(steps)} steps, not {stored}"
+        if row.subscriber is not None and self.cell.is_alone:
+            created = await self.arena.store.get([f"cell-event:{row.subscriber}"])
+            assert bool(created) is (row.point == "after_insert"), f"it left {created}"
 
     async def _as_promised(self) -> None:
         row, arena = self.row, self.arena
         if row.follower is not None:
             fence = len(row.outcomes)
             arena.expected[f"{self.ids[0]}:{row.follower}:{fence}"] = Status.COMPLETED
+        if row.subscriber is not None:
+            arena.expected[f"cell-event:{row.subscriber}"] = Status.COMPLETED
         if row.victim is Victim.RETRIER:
             arena.expected[f"{self.ids[0]}:on_failure:1"] = Status.COMPLETED
         ended = await arena.ended(*self.ids)

@@ -46,6 +46,8 @@ class Row:
         ends: how it ends.
         follower: the word in the id of an execution that has to follow.
         outcomes: how its attempts ended, pauses left out.
+        event: what its informer sends, and it waits for.
+        subscriber: a function that has to run for that event.
         needs_hints: the gap exists only where the queue keeps hints.
         delays: one execution is sent for each, due that many seconds later.
     """
@@ -62,6 +64,8 @@ class Row:
     function: str = "play"
     ends: Status = Status.COMPLETED
     follower: str | None = None
+    event: str = "go"
+    subscriber: str | None = None
     needs_hints: bool = False
     delays: tuple[float, ...] = field(default=(0.0,))
 
@@ -220,6 +224,26 @@ ROWS = (
         outcomes=("completed",),
     ),
     Row(
+        gap="wait / second look, the event came between",
+        point="after_suspend",
+        left=Status.WAITING,
+        stored=2,
+        steps=(ACT, {"do": "await-told", "event": "go"}, ACT),
+        repaired_by="the sweeper: nobody noted that it was looked at again",
+        runs={"1-act": 1, "2-tell": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="wait / second look, the child ended between",
+        point="after_suspend",
+        left=Status.WAITING,
+        stored=2,
+        steps=(ACT, {"do": "invoke-ended"}, ACT),
+        repaired_by="the sweeper: nobody noted that it was looked at again",
+        runs={"1-act": 1, "2-watch": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
         gap="event insert / wake",
         point="after_event_insert",
         victim=Victim.INFORMER,
@@ -227,6 +251,32 @@ ROWS = (
         stored=1,
         steps=(ACT, {"do": "await", "event": "go"}, ACT),
         repaired_by="the sweeper: the event is noted as undelivered",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="event insert / subscriber's execution",
+        point="after_event_insert",
+        victim=Victim.INFORMER,
+        left=Status.WAITING,
+        stored=1,
+        steps=(ACT, {"do": "await", "event": "shout"}, ACT),
+        event="shout",
+        subscriber="subscriber",
+        repaired_by="the sweeper: the event is noted as undelivered, with whom it runs",
+        runs={"1-act": 1, "3-act": 1},
+        outcomes=("completed",),
+    ),
+    Row(
+        gap="subscriber's execution / wake",
+        point="after_insert",
+        victim=Victim.INFORMER,
+        left=Status.WAITING,
+        stored=1,
+        steps=(ACT, {"do": "await", "event": "shout"}, ACT),
+        event="shout",
+        subscriber="subscriber",
+        repaired_by="the sweeper: the event is noted as undelivered; what it runs is there",
         runs={"1-act": 1, "3-act": 1},
         outcomes=("completed",),
     ),

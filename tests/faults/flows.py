@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worchflow_core import BlockingStep, Event, Execution, Step, function, hookimpl
+from worchflow_core import (
+    BlockingStep,
+    Event,
+    Execution,
+    Filter,
+    Step,
+    Worchflow,
+    function,
+    hookimpl,
+)
 
 TRACE = "WORCHFLOW_FAULTS_TRACE"
 """The environment variable that names the file of traces."""
@@ -173,6 +182,25 @@ def act_plainly(execution: str, title: str, spec: dict[str, Any], attempt: int) 
     return value
 
 
+async def tell(execution: str, title: str, spec: dict[str, Any]) -> str:
+    """Send an event, as another process would, while a sibling has begun to wait for it."""
+    value = _start(execution, title)
+    async with Worchflow(functions=(), env_file=None) as app:
+        await app.client.send_event(spec["event"])
+    return value
+
+
+async def watch(execution: str, title: str) -> str:
+    """Return when an execution's child has ended, and all that follows its end is done."""
+    value = _start(execution, title)
+    async with Worchflow(functions=(), env_file=None) as app:
+        while True:
+            found = (await app.client.find(Filter(parent=execution))).items
+            if found and found[0].status.is_final and not found[0].handlers_due:
+                return value
+            await asyncio.sleep(0.02)
+
+
 # --- the functions -------------------------------------------------------------------------------
 
 
@@ -187,6 +215,16 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
                 await step.wait_for_event(title, spec["event"])
             case "invoke":
                 await step.invoke(title, "follow-up", {})
+            case "await-told":
+                waiting = step.wait_for_event(title, spec["event"])
+                telling = step.run(f"{number}-tell", tell, event.id, f"{number}-tell", spec)
+                values.append((await asyncio.gather(waiting, telling))[1])
+                note("saw", event.id, f"{number}-tell", values[-1])
+            case "invoke-ended":
+                calling = step.invoke(title, "follow-up", {})
+                watching = step.run(f"{number}-watch", watch, event.id, f"{number}-watch")
+                values.append((await asyncio.gather(calling, watching))[1])
+                note("saw", event.id, f"{number}-watch", values[-1])
             case _:
                 value = await step.run(title, act, event.id, title, spec, step.attempt)
                 note("saw", event.id, title, value)
@@ -200,9 +238,7 @@ async def play(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
-@function(id="play-plain", retries=3, retry_delay=0.3)
-def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
-    """Do the same in a thread."""
+def _play_plainly(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
     values = []
     for number, spec in enumerate(event.data["steps"], start=1):
         title = _title(number, spec)
@@ -212,9 +248,23 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
     return values
 
 
+@function(id="play-plain", retries=3, retry_delay=0.3)
+def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
+    """Do the same in a thread."""
+    return _play_plainly(event, step)
+
+
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Follow an execution that has ended, or be invoked by one."""
+    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    note("saw", event.id, "1-act", value)
+    return [value]
+
+
+@function(id="subscriber", retries=0, triggers=["shout*"])
+async def subscriber(event: Event[Any], step: Step) -> list[str]:
+    """Run for an event."""
     value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]
@@ -232,6 +282,22 @@ async def play_in_time(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
+@function(id="play-briefly", retries=0)
+async def play_briefly(event: Event[dict[str, Any]], step: Step) -> list[str]:
+    """Run one step in a thread, for half a second at most."""
+    (spec,) = event.data["steps"]
+    title = _title(1, spec)
+    value = await step.run(title, act_plainly, event.id, title, spec, step.attempt, timeout=0.5)
+    note("saw", event.id, title, value)
+    return [value]
+
+
+@function(id="play-plain-briefly", retries=0, timeout="1s")
+def play_plain_briefly(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
+    """Run the steps in a thread within a second, or fail for good."""
+    return _play_plainly(event, step)
+
+
 COUNTED: list[str] = []
 """What `count` did in this process."""
 
@@ -247,4 +313,7 @@ async def count(event: Event[dict[str, str]], step: Step) -> str:
     return await step.run("add", add)
 
 
-FUNCTIONS = (play, play_plain, play_followed, play_in_time, follow_up)
+FUNCTIONS = (
+    *(play, play_plain, play_followed, play_in_time, play_briefly, play_plain_briefly),
+    *(follow_up, subscriber),
+)

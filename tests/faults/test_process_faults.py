@@ -9,7 +9,8 @@ import pytest
 
 from tests.faults.arena import LEASE, Arena
 from tests.faults.checker import checked
-from worchflow_core import Status
+from worchflow_core import Status, WorkerState
+from worchflow_core.cli import exits
 from worchflow_core.heart import EXIT_STALLED
 
 ACT: dict[str, object] = {"do": "act"}
@@ -119,7 +120,7 @@ async def test_blocked_event_loop(arena: Arena) -> None:
     assert "_blocking (" in logs  # it names what blocks
 
 
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
+@pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_hung_event_loop(arena: Arena) -> None:
     """A loop that does not turn for two leases ends its process; the poison rule applies."""
@@ -132,7 +133,7 @@ async def test_hung_event_loop(arena: Arena) -> None:
     assert execution.error.reason == "worker_lost"
 
 
-@pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # the store has no part in it
+@pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_out_of_memory(arena: Arena) -> None:
     """A process that is killed for its memory is a crash like any other."""
@@ -141,3 +142,45 @@ async def test_out_of_memory(arena: Arena) -> None:
     execution = await arena.ended_one(poison)
     assert execution.error is not None
     assert execution.error.reason == "worker_lost"
+
+
+@checked
+async def test_hung_threads(arena: Arena) -> None:
+    """F12: code that hangs fails in time and gives its slot back; too much of it ends the worker.
+
+    A thread cannot be interrupted, so the worker leaves in good order for a fresh process.
+    """
+    arena.is_excused = lambda line: "3 threads hang" in line
+    worker = arena.start("worker", concurrency=2, max_leaked_threads=3)
+    await arena.ready(worker)
+    hung = [
+        await arena.send(arena.gate("never"), function=name, expect=Status.FAILED)
+        for name in ("play-briefly", "play-plain-briefly")
+    ]
+    errors = [item.error for item in await arena.ended(*hung, within=10)]
+    assert [error and error.type.rpartition(".")[2] for error in errors] == [
+        "StepTimeout",
+        "ExecutionTimeout",
+    ]
+    both = [await arena.send(arena.gate("both")) for _ in range(2)]
+    for execution_id in both:  # both slots are free, although two threads still hang
+        await arena.running(execution_id, "1-hold")
+    arena.open_gate("both")
+    await arena.ended(*both)
+    held = await arena.send(arena.gate("held"), ACT)
+    await arena.running(held, "1-hold")
+    last = await arena.send(arena.gate("never"), function="play-briefly", expect=Status.FAILED)
+    await arena.ended_one(last)
+    await arena.until(lambda: _has_left_work(arena, worker.pid), "the worker to drain")
+    arena.open_gate("held")
+    assert await worker.exit_code() == exits.WORN_OUT
+    assert worker.pid not in {item.pid for item in await arena.store.workers()}
+    arena.start("fresh")
+    execution = await arena.ended_one(held)
+    assert (execution.crashes, execution.failed_attempts) == (0, 0)
+    assert arena.runs(held) == {"1-hold": 1, "2-act": 1}
+
+
+async def _has_left_work(arena: Arena, pid: int) -> bool:
+    states = {item.pid: item.state for item in await arena.store.workers()}
+    return states.get(pid) is WorkerState.DRAINING

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tests.faults.drivers import die_at_write, die_between_deletes
 from tests.faults.flows import FUNCTIONS, Tracing
-from worchflow_core import Worchflow, origin
+from worchflow_core import Worchflow, WorkerWornOut, origin
+from worchflow_core.cli import exits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,10 @@ def serve(order: Order) -> None:
         die_between_deletes()
     if order.dies_at_write:
         die_at_write(order.dies_at_write, after=order.dies_after)
-    asyncio.run(_work() if order.asks is None else _ask(*order.asks))
+    try:
+        asyncio.run(_work() if order.asks is None else _ask(*order.asks))
+    except WorkerWornOut as error:
+        sys.exit(exits.code_of(error))
 
 
 async def _work() -> None:

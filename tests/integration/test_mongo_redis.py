@@ -12,7 +12,17 @@ import pytest
 from pymongo import MongoClient
 from redis.asyncio import Redis
 
-from worchflow_core import Event, Send, Status, Step, Worchflow, function, load_settings
+from worchflow_core import (
+    Event,
+    Filter,
+    Send,
+    Status,
+    Step,
+    Worchflow,
+    function,
+    load_settings,
+)
+from worchflow_core.sweeper import Sweeper
 from worchflow_core.testing.servers import RedisServer
 from worchflow_plugins.mongo import MongoStore
 from worchflow_plugins.redis import RedisQueue, RedisStepCache
@@ -37,6 +47,18 @@ async def bumpy(event: Event[int], step: Step) -> str:
     if RAN[f"{event.id}:attempt"] < 3:
         raise ValueError("not yet")
     return "done"
+
+
+@function(id="hears", triggers=["news/*"])
+async def hears(event: Event[int], step: Step) -> str:
+    await step.run("First", _ran, f"{event.id}:first", event.data)
+    return event.name
+
+
+@function(id="answers")
+async def answers(event: Event[int], step: Step) -> Any:
+    answer = await step.wait_for_event("News", "news/today", match={"n": 5})
+    return answer.data if answer else None
 
 
 async def _ran(key: str, value: int) -> int:
@@ -67,7 +89,7 @@ async def application(mongodb_url: str, redis_url: str) -> AsyncIterator[Worchfl
     )
     async with Worchflow(
         settings,
-        functions=[chain, bumpy],
+        functions=[chain, bumpy, hears, answers],
         store=MongoStore(mongodb_url),
         queue=RedisQueue(redis_url),
         step_cache=RedisStepCache(redis_url),
@@ -160,6 +182,43 @@ def test_every_key_in_redis_expires_but_queue_and_epoch(
     asyncio.run(main())
 
 
+def test_the_lane_of_a_function_that_no_worker_has_does_not_grow(
+    mongodb_url: str, own_redis: RedisServer
+) -> None:
+    async def main() -> None:
+        async with application(mongodb_url, own_redis.url) as app:
+            await send(app, "nobodys", 40)
+            await run_all(app, await send(app, "chain", 1))  # its worker sorts the queue
+            sweeper = Sweeper(app.journal, app.registry, app.settings)
+            async with Redis.from_url(own_redis.url) as redis:
+                await sweeper.hint_lost()  # learns the queue's epoch
+                for _ in range(5):
+                    with MongoClient[Any](mongodb_url) as client:
+                        client.get_default_database().executions.update_many(
+                            {"eventName": "nobodys"},
+                            {"$set": {"dueAt": 1.0, "hintedAt": 1.0}},
+                        )
+                    await sweeper.hint_lost()
+                    await app.journal.drain()
+                lanes = [key async for key in redis.scan_iter("worchflow:queue*")]
+                assert sum([await redis.llen(key) for key in lanes]) == 40
+            brought = function(id="nobodys")(_nothing)
+            async with Worchflow(
+                app.settings,
+                functions=[brought],
+                store=MongoStore(mongodb_url),
+                queue=RedisQueue(own_redis.url),
+                env_file=None,
+            ) as other:
+                page = await other.client.find(Filter(function="nobodys"))
+                await run_all(other, [item.id for item in page.items])
+
+    asyncio.run(main())
+
+
+async def _nothing(event: Event[int], step: Step) -> None: ...
+
+
 def test_the_originals_client_enqueues_for_our_worker(
     mongodb_url: str, own_redis: RedisServer
 ) -> None:
@@ -184,5 +243,39 @@ def test_the_originals_client_enqueues_for_our_worker(
                 assert (stored["status"], stored["result"]) == ("completed", 3)
                 steps = list(client.get_default_database().steps.find({}, sort=[("seq", 1)]))
                 assert [item["result"] for item in steps] == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_an_event_runs_subscribers_and_wakes_waiters(mongodb_url: str, redis_url: str) -> None:
+    async def main() -> None:
+        async with application(mongodb_url, redis_url) as app:
+            waiting = await app.client.send("answers", 0)
+            task = asyncio.create_task(app.worker.run())
+            try:
+                async with asyncio.timeout(20):
+                    while (await waiting.get()).status is not Status.WAITING:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+                data = {"n": 5, "$set": {"owner": "$x"}}
+                for _ in range(2):
+                    sent = await app.client.send_event("news/today", data, id="e.1")
+                (handle,) = sent.executions
+                assert (handle.id, handle.is_new) == ("e.1:hears", False)
+                failed = await app.client.wait(handle.id, timeout=20)
+                assert failed.status is Status.FAILED  # what it declares is a number
+                assert (failed.event, failed.data and '"$set"' in failed.data) == (
+                    "news/today",
+                    True,
+                )
+                assert await waiting.result(20) == data
+                many = await asyncio.gather(
+                    *(app.client.send_event("news/x", n, id=f"m{n}") for n in range(30))
+                )
+                for event in many:
+                    assert await event.executions[0].result(20) == "news/x"
+                assert sum(RAN[f"m{n}:hears:first"] for n in range(30)) == 30
+            finally:
+                app.worker.stop()
+                await task
 
     asyncio.run(main())

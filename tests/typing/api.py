@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from worchflow_core import (
     BlockingClient,
+    BlockingHandle,
     BlockingStep,
     Client,
     Event,
@@ -18,7 +19,9 @@ from worchflow_core import (
     Function,
     Resource,
     Send,
+    SentEvent,
     Step,
+    Trigger,
     Worchflow,
     function,
     hookimpl,
@@ -95,6 +98,18 @@ async def typed_cron(event: Event[Any], step: Step) -> None: ...
 async def nightly(event: Event[Any], step: Step) -> None: ...
 
 
+@function(triggers=["order/*", Trigger("paid", match={"region": "eu"})])
+async def listens(event: Event[Payment], step: Step) -> int:
+    assert_type(await step.send_event("Tell", "order/seen"), str)
+    return event.data.amount
+
+
+assert_type(listens, Function[Payment, int])
+assert_type(listens.triggers, tuple[Trigger, ...])
+function(triggers="order/*")  # refused when it runs: a text is an iterable of texts
+function(triggers=[5])  # type: ignore[list-item]
+
+
 async def client_is_typed(client: Client) -> None:
     handle = await client.send(pay, Payment(1))
     assert_type(handle, ExecutionHandle[Receipt])
@@ -105,12 +120,16 @@ async def client_is_typed(client: Client) -> None:
     many = await client.send_many([Send(function=pay, data=Payment(1))])
     assert_type(many, list[ExecutionHandle[Any]])
     assert_type(await client.get("one"), Execution)
+    sent = await client.send_event("order/paid", {"amount": 1}, id="e", tags=["t"])
+    assert_type(sent, SentEvent[ExecutionHandle[Any]])
+    assert_type(sent.executions[0].function, str)
 
 
 def blocking_client_is_typed(client: BlockingClient) -> None:
     assert_type(client.send(pay, Payment(1)).result(timeout=1), Receipt)
     assert_type(client.get("one"), Execution)
     assert_type(client.retry("one"), Execution)
+    assert_type(client.send_event("order/paid"), SentEvent[BlockingHandle[Any]])
 
 
 async def application_opens() -> None:

@@ -1,4 +1,4 @@
-"""The first lines of a command: which backends, which functions, and which setting said so."""
+"""What a command says beside its data: backends, functions, settings, and what is missing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from worchflow_core.cli.opening import source_words, store_file
 from worchflow_core.words import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worchflow_core.app import Worchflow
 
 
@@ -90,3 +92,15 @@ def start(app: Worchflow, *, with_functions: bool = True) -> None:
 
 def _line(what: str, where: str, source: str) -> str:
     return "   ".join(part for part in (f"{what:<7}", printable(where), source) if part)
+
+
+async def warn_of_missing_workers(app: Worchflow, functions: Sequence[str]) -> None:
+    """Warn of each function that no live worker has, naming the store that was asked."""
+    from worchflow_core.doctor import live_workers_with, no_worker
+
+    workers = await app.client.workers() if functions else ()
+    for function in functions:
+        if not live_workers_with(function, workers):
+            path = store_file(app.choice.store_url)
+            place = str(path) if path else app.journal.store.describe()
+            output.warn(f"{no_worker(function)} on {place}; start one there: worchflow worker")

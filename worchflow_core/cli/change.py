@@ -13,8 +13,10 @@ from worchflow_core.cli import exits, output, selection
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
+    from worchflow_core.bulk import BulkChange
     from worchflow_core.cli.flags import Flags
     from worchflow_core.client import Client
+    from worchflow_core.filters import Filter
     from worchflow_core.models import Execution
 
 _BATCH = 500
@@ -27,35 +29,37 @@ class Action:
     Attributes:
         verb, done: such as "retry" and "queued".
         act: does it to many; returns the error for each that was not done, None where it was.
-        statuses: those it applies to, when none are named with `--all`.
+        act_on_all: does it to all that match a filter.
     """
 
     verb: str
     done: str
     act: Callable[[Client, Sequence[str]], Coroutine[Any, Any, Mapping[str, Any]]]
-    statuses: str
-
-
-async def _retry(client: Client, ids: Sequence[str]) -> Mapping[str, Any]:
-    return await client.retry_many(ids)
-
-
-async def _cancel(client: Client, ids: Sequence[str]) -> Mapping[str, Any]:
-    return await client.cancel_many(ids)
+    act_on_all: Callable[..., Coroutine[Any, Any, BulkChange]]
 
 
 async def _delete(client: Client, ids: Sequence[str]) -> Mapping[str, Any]:
     return {**dict.fromkeys(ids), **await client.delete_many(ids)}
 
 
-RETRY = Action(verb="retry", done="queued", act=_retry, statuses="failed,cancelled")
+RETRY = Action(
+    verb="retry",
+    done="queued",
+    act=lambda client, ids: client.retry_many(ids),
+    act_on_all=lambda client, *args, **more: client.retry_matching(*args, **more),
+)
 CANCEL = Action(
     verb="cancel",
     done="cancelled",
-    act=_cancel,
-    statuses="queued,processing,retrying,sleeping,waiting",
+    act=lambda client, ids: client.cancel_many(ids),
+    act_on_all=lambda client, *args, **more: client.cancel_matching(*args, **more),
 )
-DELETE = Action(verb="delete", done="deleted", act=_delete, statuses="completed,failed,cancelled")
+DELETE = Action(
+    verb="delete",
+    done="deleted",
+    act=_delete,
+    act_on_all=lambda client, *args, **more: client.delete_matching(*args, **more),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -137,7 +141,6 @@ def purge(
         "status": status,
         "function": function,
         "finished_until": selection.moment(older_than, "--older-than"),
-        "order": "finished_at",
     }
     raise typer.Exit(_change(ctx, DELETE, None, True, filters, dry_run=dry_run, yes=yes)[0])
 
@@ -177,6 +180,9 @@ def _change(
     flags = flags_of(ctx)
     if everything and ids:
         raise exits.CommandError("give ids or --all, not both")
+    for name in ("status", "function", "search", "tag"):
+        if filters.get(name) == "":
+            raise exits.CommandError(f"--{name} is empty; give a value, or leave it out")
     if not everything and any(filters.values()):
         raise exits.CommandError("filters need --all", hint="add --all, or give ids alone")
     named = [] if everything else selection.given_ids(ids)
@@ -189,19 +195,20 @@ def _change(
     async def main() -> tuple[int, list[str]]:
         async with existing(flags) as app:
             client = app.client
+            errors: dict[str, Exception] = {}
             if everything:
-                filters["status"] = filters.get("status") or action.statuses
                 chosen = selection.make_filter(**filters)
-                found = [item.id for item in await selection.all_matching(client, chosen)]
-                errors: dict[str, Exception] = {}
+                if dry_run:
+                    found = await selection.all_matching(client, action.verb, chosen)
+                    return _print_dry_run(action, found, errors, flags)
+                done = await _act_on_all(client, action, chosen, errors, yes=yes)
+                if done is None:
+                    return exits.FAILED, []
             else:
                 found, errors = await _resolve(client, named)
-            if dry_run:
-                return _print_dry_run(action, found, errors, flags)
-            if everything and not _is_agreed(action, len(found), yes=yes):
-                output.say("nothing was done")
-                return exits.FAILED, []
-            done = await _act(client, action, found, errors)
+                if dry_run:
+                    return _print_dry_run(action, found, errors, flags)
+                done = await _act(client, action, found, errors)
             _report(action, done, errors, flags)
             code = exits.DONE if everything else _worst(errors.values())
             if wait and done:
@@ -209,6 +216,21 @@ def _change(
             return code, done
 
     return run_async(main())
+
+
+async def _act_on_all(
+    client: Client, action: Action, chosen: Filter, errors: dict[str, Exception], *, yes: bool
+) -> list[str] | None:
+    """Count, ask, and do it to what was counted; None where nobody agreed."""
+    counted = await action.act_on_all(client, chosen, dry_run=True, everything=True)
+    if counted.edge is None:
+        return []
+    if not _is_agreed(action, counted, yes=yes):
+        output.say("nothing was done")
+        return None
+    answer = await action.act_on_all(client, counted.edge)
+    errors.update(answer.skipped)
+    return list(answer.changed)
 
 
 async def _resolve(client: Client, named: Sequence[str]) -> tuple[list[str], dict[str, Exception]]:
@@ -244,16 +266,17 @@ async def _act(
     return done
 
 
-def _is_agreed(action: Action, count: int, *, yes: bool) -> bool:
-    if yes or not count:
+def _is_agreed(action: Action, counted: BulkChange, *, yes: bool) -> bool:
+    if yes:
         return True
-    noun = "execution matches" if count == 1 else "executions match"
+    count = f"{counted.matched:,}{'+' if counted.is_capped else ''}"
+    noun = "execution matches" if counted.matched == 1 else "executions match"
     if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
         raise exits.CommandError(
-            f"{count:,} {noun}; nothing was done",
+            f"{count} {noun}; nothing was done",
             hint=f"add --yes to {action.verb} them, or --dry-run to see them",
         )
-    sys.stderr.write(f"{count:,} {noun}. {action.verb.capitalize()} them? [y/N] ")
+    sys.stderr.write(f"{count} {noun}. {action.verb.capitalize()} them? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

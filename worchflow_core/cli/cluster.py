@@ -34,6 +34,9 @@ def functions(
     installed: Annotated[
         bool, typer.Option("--installed", help="Also those of packages installed here.")
     ] = False,
+    forget: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Forget one that no live worker has.")
+    ] = None,
 ) -> None:
     """List the functions that workers have described to the store.
 
@@ -45,6 +48,11 @@ def functions(
     is_local = installed or bool(flags.module)
 
     async def main() -> None:
+        if forget is not None:
+            async with existing(flags) as app:
+                await app.client.forget_function(forget)
+            output.say(f"{forget} is forgotten: events run it no longer")
+            return
         try:
             require_file(load_app(flags, functions=()))
         except exits.CommandError:  # nothing was sent yet; what is installed can still be told
@@ -108,6 +116,8 @@ async def _functions(
 def _function_document(
     item: FunctionInfo, live: dict[str, int], counts: dict[str, dict[str, int]], counted: bool
 ) -> dict[str, Any]:
+    from worchflow_core.triggers import to_wire
+
     document: dict[str, Any] = {
         "id": item.id,
         "description": item.description,
@@ -115,6 +125,7 @@ def _function_document(
         "cron": item.cron,
         "zone": item.zone,
         "every": item.every,
+        "triggers": [to_wire(trigger) for trigger in item.triggers],
         "retries": item.retries,
         "timeout": item.timeout,
         "distribution": item.distribution,
@@ -140,6 +151,7 @@ def _function_table(
         Column(title="FUNCTION", shrinks=True),
         Column(title="PACKAGE", shrinks=True),
         Column(title="SCHEDULE"),
+        Column(title="EVENTS", shrinks=True),
         Column(title="RETRIES", is_number=True),
         Column(title="WORKERS", is_number=True),
     ]
@@ -155,6 +167,7 @@ def _function_table(
                 printable(item.id),
                 printable(package, 60),
                 printable(item.cron or (f"every {item.every}" if item.every else "-")),
+                printable(", ".join(map(str, item.triggers)) or "-", 60),
                 str(item.retries),
                 str(live.get(item.id, 0)),
                 *(f"{ended.get(name, 0):,}" for name in names),
@@ -186,8 +199,11 @@ def workers(
             async with existing(flags) as app:
                 chosen = _worker(await app.client.workers(), drain)
                 await app.client.drain([chosen.id])
+                if flags.json:
+                    output.document({"id": chosen.id, "name": chosen.name})
                 name = printable(f"{chosen.name} ({chosen.id})")
-                output.say(f"asked {name} to take no more and leave")
+                if not flags.quiet:
+                    output.say(f"asked {name} to take no more and leave")
             return
         async with existing(flags) as app:
             is_live = output.is_terminal(sys.stdout) and not flags.json

@@ -10,6 +10,7 @@ NOT_ALLOWED = 4
 UNREACHABLE = 5
 EXECUTION_FAILED = 6
 TIMED_OUT = 7
+WORN_OUT = 8
 INTERRUPTED = 130
 
 
@@ -41,6 +42,7 @@ def code_of(error: BaseException) -> int | None:
         (errors.ResultTimeout, TIMED_OUT),
         # The store answers, so it is reached; what it holds has to be repaired by hand.
         (errors.StoreUnusable, FAILED),
+        (errors.WorkerWornOut, WORN_OUT),
         (errors.WorchflowError, FAILED),
         (ConnectionError, UNREACHABLE),
     )

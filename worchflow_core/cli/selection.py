@@ -14,7 +14,6 @@ from worchflow_core.cli import completion, exits
 if TYPE_CHECKING:
     from worchflow_core.client import Client
     from worchflow_core.filters import Filter
-    from worchflow_core.models import Execution
 
 Statuses = Annotated[
     str | None,
@@ -87,19 +86,21 @@ def make_filter(**given: Any) -> Filter:
     return Filter(**{name: value for name, value in given.items() if value is not None})
 
 
-async def all_matching(client: Client, chosen: Filter) -> list[Execution]:
-    """Return every execution that matches, page after page."""
+async def all_matching(client: Client, verb: str, given: Filter) -> list[str]:
+    """Return the ids of all that match and that `verb` can be done to, page after page."""
     from dataclasses import replace
 
-    found: list[Execution] = []
-    page_filter = replace(chosen, limit=_PAGE, skip=0)
+    from worchflow_core.bulk import Verb, choose
+
+    chosen = replace(choose(Verb(verb), given, everything=True), limit=_PAGE)
+    found: list[str] = []
     while True:
-        page = await client.find(page_filter)
-        found += page.items
+        page = await client.find(chosen)
+        found += [item.id for item in page.items]
         if len(page.items) < _PAGE:
             return found
         last = page.items[-1]
-        page_filter = replace(page_filter, after=(getattr(last, chosen.order), last.id))
+        chosen = replace(chosen, after=(getattr(last, chosen.order), last.id))
 
 
 def given_ids(ids: list[str] | None) -> list[str]:

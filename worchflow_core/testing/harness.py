@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, cast, overload
 from uuid import uuid4
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admission
 from worchflow_core.app import Worchflow
 from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.blocking import BlockingClient
@@ -24,6 +25,7 @@ from worchflow_core.models import CLAIMABLE, Execution, Failure, Status, StepRec
 from worchflow_core.polling import PollingQueue
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import load_settings
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.testing.stubs import Plan, under_test
 from worchflow_core.threads import ThreadPool
 
@@ -124,7 +126,7 @@ class Harness:
         self._lease = Lease(_FOREVER, clock)
         self._lease.confirm(clock.lease_time())
         if self._start is not None:
-            clock.offset += self._start - clock.now()
+            clock.shift(self._start - clock.now())
         return self
 
     def __exit__(
@@ -142,7 +144,7 @@ class Harness:
 
     def advance(self, span: Duration) -> None:
         """Let time pass."""
-        self._app.journal.clock.offset += parse_duration(span)
+        self._app.journal.clock.shift(parse_duration(span))
 
     @overload
     def run(
@@ -293,8 +295,10 @@ class Harness:
             plugins=self._app.plugins,
             settings=self._app.settings,
             registry=self._app.registry,
+            subscriptions=Subscriptions(self._app.registry, self._app.journal.store.records),
             functions=ThreadPool(1, "function"),
             steps=ThreadPool(32, "step"),
+            admission=Admission(self._app.journal, self._app.registry),
             resources=resources,
         )
         stack.callback(around.functions.close)
@@ -343,7 +347,7 @@ class Harness:
             has_handler=self._handler(function, outcome.status),
         )
         settled = await journal.settle(execution, change, self._lease)
-        if settled is not None and settled.handlers_due:
+        if settled is not None and settled.status.is_final and settled.handlers_due:
             await follow_up([settled], self._app.registry, journal)
 
     async def _die(self, execution: Execution, function: Function[Any, Any]) -> None:
@@ -367,7 +371,7 @@ class Harness:
     def _skip_to(self, moment: datetime | None) -> None:
         clock = self._app.journal.clock
         if moment is not None and moment > clock.now():
-            clock.offset += moment - clock.now()
+            clock.shift(moment - clock.now())
 
 
 def _check_plan(plan: Plan) -> None:

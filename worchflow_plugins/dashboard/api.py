@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from worchflow_core import InvalidInput, Status, StoreUnavailable
+from worchflow_core import InvalidInput, Status, StoreUnavailable, schedule_to_wire
 from worchflow_plugins.dashboard import openapi as o
 from worchflow_plugins.dashboard.actions import Actions, Verb
 from worchflow_plugins.dashboard.parameters import (
@@ -24,7 +24,8 @@ from worchflow_plugins.dashboard.parameters import (
     read_object,
 )
 from worchflow_plugins.dashboard.reader import Reader
-from worchflow_plugins.dashboard.shapes import Shapes, function_shape, worker_shape
+from worchflow_plugins.dashboard.schedulepage import schedules_document
+from worchflow_plugins.dashboard.shapes import Shapes, bulk_shape, function_shape, worker_shape
 
 
 class Nothing(Body):
@@ -72,18 +73,27 @@ class Api:
                 openapi_extra=nothing,
             )(verb)
         for many in (self.retry_many, self.cancel_many):
-            post(
-                "/" + many.__name__.partition("_")[0],
-                responses=o.answers(o.BULK, *changing),
-                openapi_extra=bulk,
-            )(many)
+            name = many.__name__.partition("_")[0]
+            for path in (f"/executions/{name}", f"/{name}"):
+                post(path, responses=o.answers(o.BULK, 409, *changing), openapi_extra=bulk)(many)
         post(
             "/send",
-            responses=o.answers(o.DONE, 409, *changing),
+            responses=o.answers(o.SENT, 409, *changing),
             openapi_extra=o.bearing(o.EVENT),
         )(self.send)
         get("/functions", responses=o.answers(o.FUNCTIONS))(self.functions)
         get("/functions/{function_id:path}", responses=o.answers(o.FUNCTION, 404))(self.function)
+        get("/schedules", responses=o.answers(o.SCHEDULES))(self.schedules)
+        for name, handle, answer in (
+            ("pause", self.pause_schedule, o.SCHEDULED),
+            ("resume", self.resume_schedule, o.SCHEDULED),
+            ("run", self.run_schedule, o.DONE),
+        ):
+            post(
+                f"/schedules/{{function_id:path}}/{name}",
+                responses=o.answers(answer, 404, *changing),
+                openapi_extra=nothing,
+            )(handle)
         get("/workers", responses=o.answers(o.WORKERS))(self.workers)
         post(
             "/workers/{worker_id}/drain",
@@ -183,14 +193,27 @@ class Api:
         shapes = [worker_shape(worker) for worker in await self._reader.workers()]
         return JSONResponse({"workers": shapes, "total": len(shapes)})
 
+    async def schedules(self, request: Request) -> JSONResponse:
+        """Return what runs by itself, with what became of the last twenty ticks of each."""
+        check_names(request.query_params, ())
+        known, workers = await self._reader.schedules(), await self._reader.workers()
+        return JSONResponse(schedules_document(known, workers))
+
     # --- changing ---------------------------------------------------------------------------------
 
     async def send(self, request: Request) -> JSONResponse:
-        """Send an event: `{name, data}`; the answer carries the id of the execution."""
+        """Send an event: `{name, data}`; the answer carries the ids of what it created."""
         given = await read_object(request)
         if not given.get("name") or given.get("data") is None:
             raise InvalidInput("Missing name or data")
         body = fit(given, SendBody)
+        if await self._actions.is_event(body):
+            sent = await self._actions.send_event(body)
+            ids = [handle.id for handle in sent.executions]
+            first = ids[0] if ids else None
+            return JSONResponse(
+                {"success": True, "executionId": first, "executionIds": ids, "eventId": sent.id}
+            )
         execution_id = await self._actions.send(body)
         return JSONResponse({"success": True, "executionId": execution_id})
 
@@ -221,19 +244,32 @@ class Api:
     async def _many(self, verb: Verb, request: Request) -> JSONResponse:
         body = await read_body(request, BulkBody)
         answer = await self._actions.many(verb, body)
-        document: dict[str, Any] = {
-            "success": True,
-            "dryRun": body.dry_run,
-            "matched": answer.matched,
-            "isMatchedCapped": answer.is_capped,
-            "changed": list(answer.changed),
-            "skipped": [{"id": item, "error": text} for item, text in answer.skipped.items()],
-            "next": answer.next,
-        }
-        return JSONResponse(document)
+        return JSONResponse({"success": True, "dryRun": body.dry_run, **bulk_shape(answer)})
 
     async def drain(self, worker_id: str, request: Request) -> JSONResponse:
         """Ask a worker to stop taking work and to leave once it is empty."""
         await read_body(request, Nothing)
         await self._actions.drain(worker_id)
         return JSONResponse({"success": True, "workerId": worker_id})
+
+    async def pause_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Fire no tick of a function's schedule until it is resumed."""
+        return await self._change_schedule(function_id, request, pause=True)
+
+    async def resume_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Fire the ticks of a paused schedule again, from now on."""
+        return await self._change_schedule(function_id, request, pause=False)
+
+    async def _change_schedule(
+        self, function_id: str, request: Request, *, pause: bool
+    ) -> JSONResponse:
+        await read_body(request, Nothing)
+        item = await self._actions.change_schedule(function_id, pause)
+        shape = schedule_to_wire(item, now=datetime.now(UTC))
+        return JSONResponse({"success": True, "schedule": shape})
+
+    async def run_schedule(self, function_id: str, request: Request) -> JSONResponse:
+        """Create an execution as the schedule would, at once, paused or not."""
+        await read_body(request, Nothing)
+        execution_id = await self._actions.run_schedule(function_id)
+        return JSONResponse({"success": True, "executionId": execution_id})

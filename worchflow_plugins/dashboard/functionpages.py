@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from worchflow_core import FINAL, NotFound, Status, StepRecord, StepStatus, WorkerState
+from worchflow_core import FINAL, NotFound, Status, StepRecord, StepStatus
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.chart import sparkline
 from worchflow_plugins.dashboard.parameters import Choice
@@ -27,12 +27,7 @@ async def functions_view(reader: Reader) -> View:
     )
     now = datetime.now(UTC)
     since, tallies = counted or (now, ())
-    living = [
-        item
-        for item in workers
-        if item.state is WorkerState.RUNNING
-        and not view.is_lost(item.beat_at, item.lease_until, now)
-    ]
+    living = view.living(workers, now)
     rows = []
     for info in functions:
         mine = [item for item in tallies if item.function == info.id]

@@ -67,14 +67,43 @@ STEPS = listing_of("steps", STEP)
 FUNCTION = obj({"id": _TEXT, "schema": {"type": ["object", "null"]}})
 FUNCTIONS = listing_of("functions", FUNCTION)
 WORKERS = listing_of("workers", obj({"id": _TEXT, "name": _TEXT, "state": _TEXT}))
+_NULLABLE: Json = {"type": ["integer", "null"], "description": "epoch milliseconds"}
+_TICK = obj({"tick": _WHOLE, "executionId": {}, "status": {}})
+SCHEDULE = obj(
+    {
+        "function": _TEXT,
+        "cron": {"type": ["string", "null"]},
+        "every": {"type": ["string", "null"]},
+        "zone": _TEXT,
+        "lastTick": _NULLABLE,
+        "nextTick": _NULLABLE,
+        "pausedAt": _NULLABLE,
+        "skipped": _WHOLE,
+    },
+    {
+        "state": {"enum": ["active", "paused", "no worker"]},
+        "recent": {
+            "type": "array",
+            "items": obj({"tick": _WHOLE, "executionId": {}, "status": {}}),
+        },
+    },
+)
+SCHEDULES = listing_of("schedules", SCHEDULE)
+SCHEDULED = obj({"success": {"type": "boolean"}, "schedule": SCHEDULE})
 STATS = obj({**{status.value: _WHOLE for status in Status}, "total": _WHOLE})
 DONE = obj({"success": {"type": "boolean"}, "executionId": _TEXT})
+SENT = obj(
+    {"success": {"type": "boolean"}, "executionId": {"type": ["string", "null"]}},
+    {"executionIds": {"type": "array", "items": _TEXT}, "eventId": _TEXT},
+)
 DRAINED = obj({"success": {"type": "boolean"}, "workerId": _TEXT})
 BULK = obj(
     {
         "success": {"type": "boolean"},
         "dryRun": {"type": "boolean"},
         "matched": _WHOLE,
+        "isMatchedCapped": {"type": "boolean"},
+        "edge": obj({}, {"until": _WHOLE, "finished_until": _WHOLE}),
         "changed": {"type": "array", "items": _TEXT},
         "skipped": {"type": "array", "items": obj({"id": _TEXT, "error": _TEXT})},
         "next": {"type": ["string", "null"]},
@@ -176,9 +205,16 @@ _TAG: Json = {"type": "string", "minLength": 1, "maxLength": 128}
 NOTHING = closed({})
 EVENT = closed(
     {
-        "name": {**_ID, "description": "id of the function"},
+        "name": {
+            "type": "string",
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9_.:@+/-]{0,127}$",
+            "description": "id of the function, or name of the event",
+        },
         "data": {"not": {"type": "null"}, "description": "the event's data, anything but null"},
-        "id": {**_ID, "description": "id of the execution; sending again creates nothing new"},
+        "id": {
+            **_ID,
+            "description": "id of the execution, or event; sending again creates nothing new",
+        },
         "delay": {
             "anyOf": [
                 {"type": "number", "minimum": 0, "maximum": 3_000_000_000},
@@ -188,6 +224,10 @@ EVENT = closed(
         },
         "priority": {"type": "integer", "minimum": -100, "maximum": 100},
         "tags": {"type": "array", "maxItems": 32, "items": _TAG},
+        "event": {
+            "type": "boolean",
+            "description": "send to those who subscribe to or wait for an event of this name",
+        },
         "force": {
             "type": "boolean",
             "description": "send although function or schema speak against it",

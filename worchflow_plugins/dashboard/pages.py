@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from worchflow_core import InvalidInput, NotFound, WorkerState
+from worchflow_core import Client, FunctionInfo, InvalidInput, NotFound, WorkerState
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.checks import examine
 from worchflow_plugins.dashboard.executionpage import Block, execution_view
@@ -21,6 +21,7 @@ from worchflow_plugins.dashboard.listpage import list_view
 from worchflow_plugins.dashboard.parameters import Choice, check_names
 from worchflow_plugins.dashboard.reader import Reader
 from worchflow_plugins.dashboard.rendering import Frame, View
+from worchflow_plugins.dashboard.schedulepage import schedules_view
 from worchflow_plugins.dashboard.schema import field_list
 from worchflow_plugins.dashboard.shapes import Shapes
 from worchflow_plugins.dashboard.source import Source
@@ -70,6 +71,7 @@ class Pages:
         get("/send")(self.send)
         get("/functions")(self.functions)
         get("/functions/{function_id:path}")(self.function)
+        get("/schedules")(self.schedules)
         get("/workers")(self.workers)
         get("/about")(self.about)
         return router
@@ -89,7 +91,14 @@ class Pages:
         try:
             return await self._frame.live(
                 request,
-                lambda: execution_view(self._reader, self._shapes, self._ui, execution_id, query),
+                lambda: execution_view(
+                    self._reader,
+                    self._shapes,
+                    self._ui,
+                    execution_id,
+                    query,
+                    can_fork=hasattr(Client, "fork"),
+                ),
             )
         except NotFound:
             if len(execution_id) < 6:
@@ -135,6 +144,8 @@ class Pages:
             is_redacted = self._shapes.redact is not None
         name = name or (functions[0].id if functions else "")
         info = next((item for item in functions if item.id == name), None)
+        subscribers = [] if info else [item for item in functions if item.subscribes(name)]
+        info = info or next((item for item in subscribers if item.schema), None)
         template = json.dumps(info.template() if info else {}, indent=2, ensure_ascii=False)
         fields = field_list(info.schema) if info else []
         shown = View(
@@ -145,6 +156,8 @@ class Pages:
                 "functions": functions,
                 "name": name[:200],
                 "info": info,
+                "events": _event_names(functions),
+                "subscribers": [item.id for item in subscribers],
                 "fields": fields,
                 "document": template if text is None else text,
                 "starter": template,
@@ -171,7 +184,12 @@ class Pages:
             request, lambda: function_view(self._reader, self._shapes, function_id)
         )
 
-    # --- workers, about ---------------------------------------------------------------------------
+    # --- schedules, workers, about ----------------------------------------------------------------
+
+    async def schedules(self, request: Request) -> Response:
+        """Show what runs by itself."""
+        check_names(request.query_params, ())
+        return await self._frame.live(request, lambda: schedules_view(self._reader))
 
     async def workers(self, request: Request) -> Response:
         """Show the workers, what they are doing, and those that were lost."""
@@ -218,6 +236,12 @@ class Pages:
                 "python": sys.version.split()[0],
             },
         )
+
+
+def _event_names(functions: Sequence[FunctionInfo]) -> list[str]:
+    """Return the names of events that functions subscribe to, those with a wildcard left out."""
+    names = {trigger.name for item in functions for trigger in item.triggers}
+    return sorted(name for name in names - {item.id for item in functions} if "*" not in name)
 
 
 def _file(value: Any, name: str) -> Response:

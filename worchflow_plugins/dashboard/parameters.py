@@ -164,12 +164,15 @@ class Body(BaseModel):
 class SendBody(Body):
     """An event to send."""
 
-    name: str = Field(min_length=1, max_length=128, description="id of the function")
+    name: str = Field(
+        min_length=1, max_length=128, description="id of the function, or name of the event"
+    )
     data: Any = Field(description="the event's data, anything but null")
-    id: str | None = Field(None, max_length=128, description="id of the execution")
+    id: str | None = Field(None, max_length=128, description="id of the execution, or event")
     delay: str | float | None = Field(None, description='seconds, or text such as "10m"')
     priority: int | None = Field(None, ge=-100, le=100)
     tags: list[str] = Field(default_factory=list, max_length=32)
+    event: bool = Field(False, description="send to those who subscribe or wait")
     force: bool = Field(False, description="send although function or schema speak against it")
 
 

@@ -11,8 +11,12 @@ from typing import TypeVar
 from worchflow_core import (
     COUNT_CAP,
     Execution,
+    Filter,
     FunctionInfo,
+    Leader,
     NotFound,
+    ScheduleInfo,
+    ScheduleRun,
     Status,
     StepRecord,
     Tally,
@@ -26,6 +30,9 @@ T = TypeVar("T")
 
 TALLY_PATIENCE = 0.15
 """How many seconds a page waits for its chart; the table must not wait longer."""
+
+CHILDREN_MAX = 50
+"""How many children a page shows."""
 
 _TALLIES_KEPT = 16
 
@@ -45,6 +52,21 @@ class Listing:
     total: int
     is_capped: bool
     has_more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedules:
+    """What runs by itself.
+
+    Attributes:
+        items: the schedules, by function.
+        runs: the last ticks of each, the newest first.
+        leader: the scheduler that fires them, or did last.
+    """
+
+    items: Sequence[ScheduleInfo]
+    runs: Mapping[str, Sequence[ScheduleRun]]
+    leader: Leader | None
 
 
 class Reader:
@@ -107,11 +129,6 @@ class Reader:
         total = COUNT_CAP - 1 if is_capped else page.total
         return Listing(items=items, total=total, is_capped=is_capped, has_more=has_more)
 
-    async def count(self, choice: Choice) -> tuple[int, bool]:
-        """Return how many executions match, and whether counting stopped at the cap."""
-        listing = await self.listing(choice, limit=1)
-        return listing.total, listing.is_capped
-
     async def execution(self, execution_id: str) -> tuple[Execution, Sequence[StepRecord]]:
         """Return an execution with its steps; raise `NotFound` if there is none."""
 
@@ -129,6 +146,15 @@ class Reader:
         if found is None:
             raise NotFound(f"no execution {execution_id[:200]!r}")
         return found
+
+    async def children(self, execution_id: str) -> Sequence[Execution]:
+        """Return what an execution has invoked, and what follows its end: the first of them."""
+
+        async def read() -> Sequence[Execution]:
+            wanted = Filter(parent=execution_id, descending=False, limit=CHILDREN_MAX + 1)
+            return (await self._source.client.find(wanted)).items
+
+        return await self._once(("children", execution_id), read)
 
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return the hash of an execution that Redis shows; {} without Redis."""
@@ -152,6 +178,17 @@ class Reader:
             return sorted(found, key=lambda worker: (worker.started_at, worker.id))
 
         return await self._once(("workers",), read)
+
+    async def schedules(self) -> Schedules:
+        """Return the schedules with their last ticks: a handful of questions however many."""
+
+        async def read() -> Schedules:
+            client = self._source.client
+            items = await client.schedules()
+            runs = await client.schedule_runs(items)
+            return Schedules(items=items, runs=runs, leader=await client.scheduler())
+
+        return await self._once(("schedules",), read, seconds=4.0)
 
     async def tally(
         self, span: timedelta, bucket: timedelta, function: str | None = None

@@ -17,6 +17,7 @@ from worchflow_core import __version__, to_millis
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.assets import Assets
 from worchflow_plugins.dashboard.auth import MANAGE, SEND, User
+from worchflow_plugins.dashboard.cronwords import cron_words
 from worchflow_plugins.dashboard.jsontree import json_tree
 from worchflow_plugins.dashboard.live import Snapshots, version_of
 from worchflow_plugins.dashboard.security import route_path
@@ -65,6 +66,7 @@ class Frame:
         built_in = [
             NavItem("Executions", "/", 10),
             NavItem("Functions", "/functions", 20),
+            NavItem("Schedules", "/schedules", 30),
             NavItem("Workers", "/workers", 40),
             NavItem("Send", "/send", 50),
             NavItem("About", "/about", 60),
@@ -154,7 +156,7 @@ def make_environment(plugin_templates: Mapping[str, str]) -> jinja2.Environment:
     environment.filters.update(
         ago=view.ago_text,
         attempts=view.attempts_text,
-        cron=view.cron_words,
+        cron=cron_words,
         first_line=view.first_line,
         frames=view.traceback_frames,
         json_tree=json_tree,

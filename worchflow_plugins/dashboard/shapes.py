@@ -7,15 +7,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from worchflow_core import (
+    BulkChange,
     Execution,
     Failure,
     FunctionInfo,
     StepRecord,
+    Trigger,
     Worker,
     execution_to_wire,
     step_to_wire,
+    to_millis,
     worker_to_wire,
 )
+from worchflow_plugins.dashboard.parameters import format_cursor
 from worchflow_plugins.dashboard.redaction import Redact, redacted
 
 LIST_PAYLOAD_MAX = 16 * 1024
@@ -134,10 +138,29 @@ def function_shape(info: FunctionInfo) -> dict[str, Any]:
     return {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
 
 
+def bulk_shape(answer: BulkChange) -> dict[str, Any]:
+    """Return what became of many as the API tells it."""
+    edge = {
+        name: to_millis(moment)
+        for name in ("until", "finished_until")
+        if answer.edge is not None and (moment := getattr(answer.edge, name)) is not None
+    }
+    return {
+        "matched": answer.matched,
+        "isMatchedCapped": answer.is_capped,
+        "edge": edge,
+        "changed": list(answer.changed),
+        "skipped": [{"id": key, "error": str(error)} for key, error in answer.skipped.items()],
+        "next": format_cursor(*answer.next) if answer.next else None,
+    }
+
+
 def worker_shape(worker: Worker) -> dict[str, Any]:
     """Return a worker as the API tells it."""
     return worker_to_wire(worker)
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Trigger):
+        return {"name": value.name, "match": dict(value.match)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
-from worchflow_core import FINAL, Attempt, Execution, Failure, Status
+from worchflow_core import FINAL, Attempt, Execution, Failure, Status, Worker, WorkerState
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 _LIBRARY = re.compile(
@@ -63,6 +63,8 @@ def short_id(execution_id: str) -> str:
     """Return the part of an id that lists show."""
     if re.fullmatch(r"[0-9a-f]{8}-?[0-9a-f-]{20,}", execution_id):
         return execution_id[:8]
+    if execution_id.startswith("cron:") and len(execution_id) > 20:
+        return f"cron…{execution_id[-15:]}"  # what tells the ticks of a function apart
     return execution_id if len(execution_id) <= 20 else execution_id[:19] + "…"
 
 
@@ -213,29 +215,18 @@ def _frames(text: str) -> Iterator[tuple[list[str], bool, bool]]:
         yield frame, not _LIBRARY.search(frame[0]), True
 
 
+def living(workers: Sequence[Worker], now: datetime) -> list[Worker]:
+    """Return the workers that take work."""
+    return [
+        item
+        for item in workers
+        if item.state is WorkerState.RUNNING and not is_lost(item.beat_at, item.lease_until, now)
+    ]
+
+
 def is_lost(beat_at: datetime | None, lease_until: datetime | None, now: datetime) -> bool:
     """Return whether a worker's word no longer holds."""
     return beat_at is None or (lease_until is not None and lease_until < now)
-
-
-def cron_words(text: str | None) -> str:
-    """Return plain words for the commonest cron expressions, and the text itself for others."""
-    if text is None:
-        return ""
-    known: Mapping[str, str] = {
-        "* * * * *": "every minute",
-        "0 * * * *": "every hour",
-        "0 0 * * *": "every day at 00:00",
-        "0 0 * * 0": "every Sunday at 00:00",
-        "0 0 1 * *": "on the first of every month",
-    }
-    if text in known:
-        return known[text]
-    if found := re.fullmatch(r"\*/(\d+) \* \* \* \*", text):
-        return f"every {found[1]} minutes"
-    if found := re.fullmatch(r"(\d+) (\d+) \* \* \*", text):
-        return f"every day at {int(found[2]):02}:{int(found[1]):02}"
-    return text
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

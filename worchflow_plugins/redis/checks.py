@@ -42,6 +42,16 @@ def scheduler_advice(place: str, keys: Keys) -> str:
     )
 
 
+def policy_advice(policy: str, size: str) -> str | None:
+    """Return what is wrong with a memory policy; None where it keeps hints."""
+    if not policy.startswith("allkeys"):
+        return None
+    return (
+        f"maxmemory-policy {policy} ({size}) may throw hints away when memory is short: "
+        "nothing is lost, work starts later; noeviction or volatile-lru is better"
+    )
+
+
 def _schedulers(place: str, keys: Keys, *, is_locked: bool) -> Finding:
     if is_locked:
         text = scheduler_advice(place, keys)
@@ -67,12 +77,9 @@ def _role(role: str) -> Finding:
 def _memory(facts: Mapping[str, Any]) -> Finding:
     policy, limit = str(facts.get("maxmemory_policy", "?")), int(facts.get("maxmemory", 0))
     size = f"{limit // 1024 // 1024} MiB" if limit else "no limit"
-    if policy.startswith("allkeys"):
-        text = (
-            f"maxmemory-policy {policy} ({size}) may throw hints away when memory is short: "
-            "nothing is lost, work starts later; noeviction or volatile-lru is better"
-        )
-        return Finding(level="warning", subject="memory", text=text)
+    advice = policy_advice(policy, size)
+    if advice is not None:
+        return Finding(level="warning", subject="memory", text=advice)
     if limit and int(facts.get("used_memory", 0)) > 0.9 * limit:
         text = f"more than nine tenths of maxmemory ({size}) are in use; raise it"
         return Finding(level="warning", subject="memory", text=text)

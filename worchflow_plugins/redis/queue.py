@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any, Self
 from worchflow_core import ConfigurationError, Execution, Finding, Hint, QueueView
 from worchflow_plugins.redis.address import Client
 from worchflow_plugins.redis.breaker import Breaker
-from worchflow_plugins.redis.checks import examine, scheduler_advice
+from worchflow_plugins.redis.checks import examine, policy_advice, scheduler_advice
 from worchflow_plugins.redis.keys import Keys
 from worchflow_plugins.redis.link import LONGEST_WAIT, Link
 from worchflow_plugins.redis.mirrors import ENDED_KEPT, batches, commands
@@ -146,6 +148,16 @@ class RedisQueue:
         if lock is not None:
             raise ConfigurationError(scheduler_advice(self._link.place, self._keys))
         self._has_met_scheduler = False
+        await self._warn_of_policy()
+
+    async def _warn_of_policy(self) -> None:
+        """Warn once of a server that throws hints away; an ACL may forbid to ask."""
+        with contextlib.suppress(ConnectionError):
+            (facts,) = await self._link.run([("INFO", "memory")])
+            policy = re.search(r"maxmemory_policy:(\S+)", _shown(facts))
+            advice = policy and policy_advice(policy[1], self._link.place)
+            if advice:
+                logger.warning("%s", advice)
 
     # --- popping --------------------------------------------------------------------------------
 

@@ -189,6 +189,7 @@ def test_debug_shows_where_an_error_comes_from(cli: Callable[..., Any]) -> None:
         (errors.ExecutionFailed("id", None), 6),
         (errors.ExecutionCancelled("id", None), 6),
         (errors.ResultTimeout("x"), 7),
+        (errors.WorkerWornOut("x"), 8),
         (exits.CommandError("x", code=4), 4),
         (ValueError("x"), None),
     ],

@@ -233,6 +233,21 @@ def test_bulk_commands_ask_where_nobody_can_answer(cli: Callable[..., Any], thre
     assert json.loads(cli("show", "fail-0001", "--json").out)["execution"]["status"] == "queued"
 
 
+def test_bulk_commands_say_when_the_status_forbids_it_or_nothing_matches(
+    cli: Callable[..., Any], three: str
+) -> None:
+    refused = cli("retry", "--all", "--status", "completed", "--yes")
+    assert refused.code == exits.NOT_ALLOWED
+    assert "retry is for failed, cancelled" in refused.err
+    nothing = cli("cancel", "--all", "--function", "no-such-one")
+    assert nothing.code == 0
+    assert "0 cancelled" in nothing.err
+    for flag in ("--status", "--function", "--search", "--tag"):
+        empty = cli("cancel", "--all", flag, "", "--yes")  # such as an unset variable of a shell
+        assert (empty.code, f"{flag} is empty" in empty.err) == (exits.USAGE, True)
+    assert json.loads(cli("show", "wait-0001", "--json").out)["execution"]["status"] == "queued"
+
+
 def test_bulk_flags_are_not_guessed(cli: Callable[..., Any], three: str) -> None:
     for arguments in ((), ("--status", "failed"), ("fail-0001", "--all")):
         assert cli("cancel", *arguments).code == exits.USAGE

@@ -36,6 +36,7 @@ def main() -> None:
         server.do(demo.write(server.store, [(running, steps)]))
         take(browser, server, "dark", "running", f"/executions/{running.id}")
         take(browser, server, "light", "functions", "/functions", size={**WIDE, "height": 460})
+        take(browser, server, "light", "schedules", "/schedules", size={**WIDE, "height": 330})
         take(browser, server, "light", "send", "/send?fn=process-payment")
         take(browser, server, "dark", "workers", "/workers")
         take(browser, server, "dark", "phone", "/", size=PHONE)

@@ -8,10 +8,29 @@ import httpx
 import pytest
 
 from tests.plugins.dashboard.support import NOW, execution, run, served, step
-from worchflow_core import Attempt, Failure, Status, StepTry, Worchflow, to_millis
+from worchflow_core import (
+    Attempt,
+    Event,
+    Failure,
+    Status,
+    Step,
+    StepTry,
+    Trigger,
+    Worchflow,
+    function,
+    to_millis,
+)
 from worchflow_plugins.dashboard import demo, redact_keys
 
 PAYMENT = {"amount": 100, "customer_id": "cust_1"}
+
+
+@function(triggers=["order/*"])
+async def stocks(event: Event[dict[str, int]], step: Step) -> None: ...
+
+
+@function(triggers=[Trigger("order/paid", match={"id": 1})])
+async def mails(event: Event[Any], step: Step) -> None: ...
 
 
 async def post(client: httpx.AsyncClient, path: str, body: Any) -> tuple[int, Any]:
@@ -179,6 +198,77 @@ def test_unknown_function_is_refused_unless_forced() -> None:
     run(main())
 
 
+def test_an_event_runs_its_subscribers_and_keeps_the_originals_answer() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            for item in (stocks, mails):
+                app.registry.add(item)
+            body = {"name": "order/paid", "data": {"id": 1}, "id": "o1", "tags": ["vip"]}
+            for _ in range(2):
+                status, answer = await post(client, "/api/send", body)
+                assert (status, answer) == (
+                    200,
+                    {
+                        "success": True,
+                        "executionId": "o1:mails",
+                        "executionIds": ["o1:mails", "o1:stocks"],
+                        "eventId": "o1",
+                    },
+                )
+            execution = await app.client.get("o1:stocks")
+            assert (execution.event, execution.tags) == ("order/paid", ("vip",))
+            status, answer = await post(client, "/api/send", {**body, "data": {"id": 2}})
+            assert status == 409
+            _, functions = await get(client, "/api/functions")
+            told = {item["id"]: item["triggers"] for item in functions["functions"]}
+            assert told["stocks"] == [{"name": "order/*", "match": {}}]
+            assert told["mails"] == [{"name": "order/paid", "match": {"id": 1}}]
+            assert told["hello-world"] == []
+
+    run(main())
+
+
+def test_an_event_without_subscribers_is_kept_where_it_is_said_to_be_one() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            body = {"name": "news/today", "data": {}}
+            status, answer = await post(client, "/api/send", body)
+            assert status == 400
+            assert "Send with event" in answer["error"]
+            status, answer = await post(client, "/api/send", {**body, "event": True})
+            assert status == 200
+            event_id = answer.pop("eventId")
+            assert answer == {"success": True, "executionId": None, "executionIds": []}
+            (record,) = await app.journal.store.records.scan("event")
+            assert json.loads(record.body)["id"] == event_id
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"name": "hello-world"}, "is a function; leave event out"),
+        ({"delay": 5}, "delay and priority are for functions"),
+        ({"priority": 5}, "delay and priority are for functions"),
+        ({"name": "news/*"}, "only a trigger may hold a *"),
+        ({"name": "news\n"}, "event name"),
+        ({"name": "news@me"}, "use signal"),
+        ({"event": "yes"}, "event: "),
+    ],
+)
+def test_what_no_event_may_be_is_refused(more: dict[str, Any], said: str) -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            body = {"name": "news/today", "data": {}, "event": True, **more}
+            status, answer = await post(client, "/api/send", body)
+            assert status == 400
+            assert said in answer["error"]
+            assert not await app.journal.store.records.scan("event")
+
+    run(main())
+
+
 def test_sending_twice_with_one_id_creates_one_and_a_conflict_is_409() -> None:
     async def main() -> None:
         async with served() as (client, app):
@@ -301,7 +391,7 @@ def test_pages_join_without_gap_or_repeat() -> None:
             await fill(app, 90)
             whole = (await get(client, "/api/executions?limit=200"))[1]
             ids: list[str] = []
-            for skip in range(0, 120, 40):
+            for skip in range(0, whole["total"], 40):
                 part = (await get(client, f"/api/executions?limit=40&skip={skip}"))[1]
                 ids += [item["id"] for item in part["executions"]]
             assert ids == [item["id"] for item in whole["executions"]]
@@ -440,6 +530,29 @@ def test_bulk_changes_in_parts_reach_everything_once() -> None:
                     break
             # They stay `processing` until their worker hears of it, and must not come twice.
             assert sorted(seen) == [item.id for item in many]
+
+    run(main())
+
+
+def test_bulk_changes_what_was_counted_and_nothing_that_came_since() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            await app.journal.store.create([execution("a"), execution("b")])
+            wanted = {"status": "queued", "function": "process-payment"}
+            _, dry = await post(
+                client, "/api/executions/cancel", {"filter": wanted, "dryRun": True}
+            )
+            assert dry["matched"] == 2
+            late = execution("late", created_at=NOW)
+            await app.journal.store.create([late])
+            body = {"filter": {**wanted, **dry["edge"]}}
+            _, done = await post(client, "/api/executions/cancel", body)
+            assert sorted(done["changed"]) == ["a", "b"]
+            assert (await app.client.get("late")).status is Status.QUEUED
+            status, refused = await post(
+                client, "/api/executions/retry", {"filter": {"status": "queued"}}
+            )
+            assert (status, "retry is for failed" in refused["error"]) == (409, True)
 
     run(main())
 

@@ -28,6 +28,7 @@ PATHS = (
     "/?search=nothing-has-this-name",
     "/functions",
     "/functions/process-payment",
+    "/schedules",
     "/workers",
     "/send?fn=process-payment",
     "/send?fn=not-known",
@@ -71,7 +72,7 @@ def test_axe_finds_no_violation(browser: Any, server: Server, theme: str, width:
     with open_tab(browser, server.url, color_scheme=theme, bypass_csp=True, **options) as tab:
         told: list[tuple[str, ...]] = []
         # On a phone the same things stand in other places: fewer pages will do.
-        for path in PATHS if width > 1000 else PATHS[:2] + PATHS[-9:-4]:
+        for path in PATHS if width > 1000 else ("/", "/schedules", *PATHS[-9:-4]):
             tab.go(path)
             for closed in tab.page.query_selector_all("main details:not([open]):not(.pick)"):
                 closed.evaluate("element => { element.open = true }")
@@ -168,4 +169,4 @@ def test_phone_has_a_menu(browser: Any, server: Server) -> None:
 def test_wide_window_shows_all_links_at_once(browser: Any, server: Server) -> None:
     with open_tab(browser, server.url) as tab:
         tab.go("/")
-        assert tab.page.locator("nav[aria-label=Pages] a:visible").count() == 5
+        assert tab.page.locator("nav[aria-label=Pages] a:visible").count() == 6

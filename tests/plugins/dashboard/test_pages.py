@@ -31,6 +31,7 @@ from worchflow_core import (
     Step,
     StepTry,
     StoreUnavailable,
+    Trigger,
     Worchflow,
     Worker,
     WorkerState,
@@ -40,7 +41,15 @@ from worchflow_core.testing.contracts.samples import HOSTILE
 from worchflow_plugins.dashboard import create_dashboard, demo
 from worchflow_plugins.memory import MemoryStore
 
-PAGES = ("/", "/functions", "/functions/process-payment", "/workers", "/send", "/about")
+PAGES = (
+    "/",
+    "/functions",
+    "/functions/process-payment",
+    "/schedules",
+    "/workers",
+    "/send",
+    "/about",
+)
 
 
 class Dom(HTMLParser):
@@ -225,6 +234,7 @@ def test_every_page_reads_without_javascript() -> None:
                 f"/executions/{failed}": ("Traceback", "Validate payment", "back-off", "4 of 4"),
                 "/functions": ("every 15 minutes", "process-payment"),
                 "/functions/process-payment": ("Usual steps", "customer_id", "Charge a customer"),
+                "/schedules": ("every 15 minutes", "daily-cleanup", "fired by", "not fired"),
                 "/workers": ("host-0", "Lost workers", "encode-video"),
                 "/send?fn=process-payment": ("Minor units", "worchflow send process-payment"),
                 "/about": ("Checks", "memory", "0.1.0"),
@@ -243,6 +253,34 @@ def test_empty_store_says_how_to_begin() -> None:
         async with served() as (client, _):
             assert "worchflow worker" in (await client.get("/")).text
             assert "worchflow worker" in (await client.get("/workers")).text
+
+    run(main())
+
+
+def test_waits_children_and_kin_are_told_and_linked() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            parent = execution(
+                "parent",
+                status=Status.WAITING,
+                waits=("child:kid", "approved", "approved@parent"),
+                due_at=NOW + timedelta(hours=1),
+                forked_from="ancestor",
+            )
+            kids = [
+                execution(f"kid{number or ''}", function="encode-video", parent="parent")
+                for number in range(60)
+            ]
+            await app.journal.store.create([parent, *kids])
+            page = (await client.get("/executions/parent")).text
+            text = " ".join(Dom(page).text.split())
+            assert "waiting for approved, child kid, at the latest in" in text
+            assert "Children 50+" in text
+            assert '/executions/ancestor"' in page
+            assert '/executions/kid"' in page
+            child = (await client.get("/executions/kid")).text
+            assert '/executions/parent"' in child
+            assert "Children" not in child
 
     run(main())
 
@@ -439,6 +477,51 @@ def test_send_page_starts_from_schema_or_from_an_earlier_execution() -> None:
             assert '"note": "again"' in page.text
             page = Dom((await client.get("/send?fn=none")).text)
             assert "No worker has described" in page.text
+
+    run(main())
+
+
+def test_pages_show_events_and_who_subscribes() -> None:
+    @function(triggers=["order/paid", Trigger("x*", match={"a": "<b>"})])
+    async def stocks(event: Event[dict[str, int]], step: Step) -> None: ...
+
+    async def main() -> None:
+        async with served() as (client, app):
+            app.registry.add(stocks)
+            for path in ("/functions", "/functions/stocks"):
+                html = (await client.get(path)).text
+                assert "order/paid" in html
+                assert "x* (a = &#34;&lt;b&gt;&#34;)" in html
+            html = (await client.get("/send?fn=order/paid")).text
+            assert '<option value="order/paid" selected>' in html
+            assert html.count('value="order/paid"') == 1
+            assert '<option value="x*"' not in html
+            assert "An event, to which stocks subscribes." in Dom(html).text
+            assert '<input id="opt-event" type="checkbox" checked>' in html
+            html = (await client.get("/send?fn=xyz")).text
+            assert "An event, to which stocks subscribes." in Dom(html).text
+            html = (await client.get("/send?fn=stocks")).text
+            assert '<input id="opt-event" type="checkbox">' in html
+            sent = await app.client.send_event("order/paid", {"id": 1}, id="o1")
+            page = Dom((await client.get(f"/executions/{sent.executions[0].id}")).text)
+            assert "event order/paid" in page.text
+
+    run(main())
+
+
+def test_every_trigger_of_a_function_is_told() -> None:
+    @function(every="15m")
+    async def often(event: Event[Any], step: Step) -> None:
+        """Run often."""
+
+    async def main() -> None:
+        async with application(functions=[often]) as app:
+            transport = httpx.ASGITransport(create_dashboard(app))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                for path in ("/functions", "/functions/often"):
+                    assert "every 15m" in Dom((await client.get(path)).text).text
 
     run(main())
 

@@ -25,6 +25,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.dashboard.demo.functions import STEPS
 from worchflow_plugins.dashboard.demo.maker import Maker
+from worchflow_plugins.dashboard.demo.schedules import seed_schedules
 
 _PART = 500
 _BEAT_SECONDS = 4.0
@@ -39,7 +40,7 @@ _NOW: tuple[Status, ...] = (
 
 
 async def seed(store: Store, count: int = 2000, *, seed: int = 7, hours: float = 24.0) -> None:
-    """Write `count` executions with steps, and four workers, into a store.
+    """Write `count` executions with steps, schedules with their last ticks, and four workers.
 
     The functions are `demo.functions.FUNCTIONS`; an application given them knows their schemas.
 
@@ -62,6 +63,7 @@ async def seed(store: Store, count: int = 2000, *, seed: int = 7, hours: float =
             ]
         await write(store, made)
         running += [execution for execution, _ in made if execution.owner is not None]
+    await write(store, await seed_schedules(store, maker, now))
     for worker in _workers(now, running):
         await asyncio.to_thread(_register, store, worker)
 

@@ -303,6 +303,26 @@ async function act(button) {
   });
 }
 
+async function fork(button) {
+  const { fork: step, id, title } = button.dataset;
+  $("fork-pick")?.removeAttribute("open");
+  if (!(await confirmed(`Fork from the step ${title}?\nA new execution takes over what was recorded before it, and runs on from there.`, "Fork it"))) return;
+  await busy(button, async () => {
+    const answer = await post(`${one(id)}/fork`, { fromStep: step });
+    location.assign(`${base}/${one(answer.executionId)}`);
+  });
+}
+
+async function schedule(button) {
+  const { schedule: verb, id } = button.dataset;
+  if (verb === "run" && !(await confirmed(`Run ${id} now?\nIts next tick stays as it is.`, "Run it"))) return;
+  await busy(button, async () => {
+    const answer = await post(`schedules/${encodeURIComponent(id)}/${verb}`, {});
+    if (answer.executionId) location.assign(`${base}/${one(answer.executionId)}`);
+    else toast(verb === "pause" ? "Paused: no tick is fired until it is resumed." : "Resumed.");
+  });
+}
+
 async function drain(button) {
   if (!(await confirmed("Let this worker finish what it runs and leave?", "Drain it"))) return;
   await busy(button, async () => {
@@ -345,6 +365,8 @@ async function bulk(button) {
     const verbs = verb === "retry" ? "Retry" : "Cancel";
     if (!count.matched) return toast(`None of them can be ${verb === "retry" ? "retried" : "cancelled"}.`, true);
     if (!(await confirmed(`${verbs} ${many} execution${count.matched === 1 ? "" : "s"}?`, `${verbs} ${many}`))) return;
+    // What was counted, and nothing that came since.
+    if (what.filter) what.filter = { ...what.filter, ...count.edge };
     let done = 0;
     let skipped = [];
     let after = null;
@@ -419,6 +441,7 @@ function sending() {
   const extras = { id: $("opt-id").value.trim(), delay: $("opt-delay").value.trim() };
   for (const [name, value] of Object.entries(extras)) if (value) body[name] = value;
   if ($("opt-priority").value) body.priority = Number($("opt-priority").value);
+  if ($("opt-event").checked) body.event = true;
   if ($("opt-force").checked) body.force = true;
   return body;
 }
@@ -426,12 +449,14 @@ function sending() {
 async function sendNow() {
   const { problem } = parsed();
   if (problem) return complain(problem);
-  if (!functionName()) return complain("Choose a function, or name one.");
+  if (!functionName()) return complain("Choose a function or an event, or name one.");
   complain("");
   await busy($("send-now"), async () => {
     try {
       const answer = await post("send", sending());
-      location.assign(`${base}/${one(answer.executionId)}`);
+      const ids = answer.executionIds ?? [answer.executionId];
+      if (!ids.length) return complain(`Event ${answer.eventId} is kept for those who wait for it: no function subscribes.`);
+      location.assign(ids.length === 1 ? `${base}/${one(ids[0])}` : `${base}/?search=${encodeURIComponent(answer.eventId)}`);
     } catch (error) {
       complain(error.message, error.problems);
     }
@@ -444,8 +469,8 @@ const python = (value) => `json.loads(${JSON.stringify(JSON.stringify(value))})`
 
 const AS = {
   curl: (body) => `curl -X POST ${quoted(`${location.origin}${base}/api/send`)} -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(body))}`,
-  python: (body) => `import json\n\nawait app.client.send(${JSON.stringify(body.name)}, ${python(body.data)}${body.id ? `, id=${JSON.stringify(body.id)}` : ""}${body.delay ? `, delay=${JSON.stringify(body.delay)}` : ""}${body.priority ? `, priority=${body.priority}` : ""})`,
-  cli: (body) => `worchflow send ${quoted(body.name)} --data ${quoted(JSON.stringify(body.data))}${body.id ? ` --id ${quoted(body.id)}` : ""}${body.delay ? ` --delay ${quoted(body.delay)}` : ""}${body.priority ? ` --priority ${body.priority}` : ""}${body.force ? " --force" : ""}`,
+  python: (body) => `import json\n\nawait app.client.${body.event ? "send_event" : "send"}(${JSON.stringify(body.name)}, ${python(body.data)}${body.id ? `, id=${JSON.stringify(body.id)}` : ""}${body.delay ? `, delay=${JSON.stringify(body.delay)}` : ""}${body.priority ? `, priority=${body.priority}` : ""})`,
+  cli: (body) => `worchflow send ${quoted(body.name)} --data ${quoted(JSON.stringify(body.data))}${body.id ? ` --id ${quoted(body.id)}` : ""}${body.delay ? ` --delay ${quoted(body.delay)}` : ""}${body.priority ? ` --priority ${body.priority}` : ""}${body.event ? " --event" : ""}${body.force ? " --force" : ""}`,
 };
 
 function setUpSend() {
@@ -505,6 +530,8 @@ async function copyText(text, button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.do) return act(button);
+  if (button?.dataset.fork) return fork(button);
+  if (button?.dataset.schedule) return schedule(button);
   if (button?.dataset.drain) return drain(button);
   if (button?.dataset.bulk) return bulk(button);
   if (button?.dataset.copy) return copyText($(button.dataset.copy).textContent, button);
@@ -564,7 +591,7 @@ function moveRow(by) {
   next.scrollIntoView({ block: "nearest" });
 }
 
-const GO = { e: "/", f: "/functions", w: "/workers", n: "/send", a: "/about" };
+const GO = { e: "/", f: "/functions", s: "/schedules", w: "/workers", n: "/send", a: "/about" };
 let prefix = 0;
 
 document.addEventListener("keydown", (event) => {
