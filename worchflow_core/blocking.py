@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from worchflow_core.app import Worchflow
-from worchflow_core.client import Client, ExecutionHandle
+from worchflow_core.client import Client
 from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
+from worchflow_core.handles import ExecutionHandle
 from worchflow_core.models import Execution, StepRecord
 from worchflow_core.sending import Send, SentEvent
 

@@ -7,17 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 from uuid import uuid4
 
 from worchflow_core import catalog
 from worchflow_core.bulk import Bulk, BulkChange, Verb
 from worchflow_core.changing import Changer
-from worchflow_core.codec import UNTYPED, Codec
+from worchflow_core.codec import Codec
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
-    ExecutionCancelled,
-    ExecutionFailed,
     IdempotencyConflict,
     NotAllowed,
     NotFound,
@@ -27,6 +25,7 @@ from worchflow_core.errors import (
 )
 from worchflow_core.filters import Filter
 from worchflow_core.functions import Function, Registry
+from worchflow_core.handles import ExecutionHandle, result_of
 from worchflow_core.identities import DEADLINE
 from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
@@ -52,49 +51,6 @@ logger = logging.getLogger("worchflow")
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
 T = TypeVar("T")
-
-
-class ExecutionHandle(Generic[ResultT]):
-    """An execution that was sent: ask it for its result.
-
-    Attributes:
-        id: the execution's id.
-        function: the id of the function that runs.
-        is_new: False when an earlier send with this id had created it.
-    """
-
-    def __init__(
-        self, client: Client, execution: Execution, codec: Codec | None, *, is_new: bool
-    ) -> None:
-        self.id = execution.id
-        self.function = execution.function
-        self.is_new = is_new
-        self._client = client
-        self._codec = codec
-
-    def __repr__(self) -> str:
-        return f"ExecutionHandle({self.id!r})"
-
-    async def result(self, timeout: Duration | None = None) -> ResultT:
-        """Return what the function returned, once it has; see `Client.result`."""
-        execution = await self._client.wait(self.id, timeout=timeout)
-        return cast(ResultT, _result_of(execution, self._codec))
-
-    async def get(self) -> Execution:
-        """Return the execution as it is now."""
-        return await self._client.get(self.id)
-
-    async def steps(self) -> Sequence[StepRecord]:
-        """Return the steps recorded so far."""
-        return await self._client.steps(self.id)
-
-    async def cancel(self) -> Execution:
-        """Cancel it; see `Client.cancel`."""
-        return await self._client.cancel(self.id)
-
-    async def retry(self) -> Execution:
-        """Queue it again; see `Client.retry`."""
-        return await self._client.retry(self.id)
 
 
 class Client:
@@ -406,7 +362,7 @@ class Client:
             ResultTimeout, NotFound: as `wait` does.
         """
         execution = await self.wait(execution_id, timeout=timeout)
-        return _result_of(execution, self._result_codec(execution.function))
+        return result_of(execution, self._result_codec(execution.function))
 
     # --- changing -------------------------------------------------------------------------------
 
@@ -596,11 +552,3 @@ class Client:
             known = ", ".join(item.function for item in await self.schedules()) or "none"
             raise NotFound(f"no schedule of a function {function_id!r}; there are: {known}")
         return item
-
-
-def _result_of(execution: Execution, codec: Codec | None) -> Any:
-    if execution.status is Status.COMPLETED:
-        return (codec or Codec(UNTYPED, "result")).decode(execution.result)
-    if execution.status is Status.CANCELLED:
-        raise ExecutionCancelled(execution.id, execution.error, "was cancelled")
-    raise ExecutionFailed(execution.id, execution.error)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from worchflow_core.codec import Codec
@@ -44,10 +45,7 @@ class Slot:
 
     def inner(self, word: str) -> Slot:
         """Return the place of a fact that belongs to this step."""
-        text = f"{self.step_id}:{word}"
-        return Slot(
-            hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), self.title, self.seq
-        )
+        return Slot(_step_id(f"{self.step_id}:{word}"), self.title, self.seq)
 
 
 class Identities:
@@ -82,12 +80,17 @@ class Identities:
                 )
             self._repeats[title] = (caller, count + 1)
             text = title if count == 0 else f"{title}#{count + 1}"
-        step_id = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        step_id = _step_id(text)
         if step_id in self._used:
             raise NonRetriable(f"two steps have the identity {text!r}; give one another key=")
         self._used.add(step_id)
         self.count += 1
         return Slot(step_id, title, self.count)
+
+
+@lru_cache(maxsize=4096)  # most executions of a function have steps of the same titles
+def _step_id(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _caller() -> object:

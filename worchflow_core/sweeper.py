@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admission
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import follow_up, has_followers
@@ -67,6 +68,7 @@ class Sweeper:
         self._registry = registry
         self._settings = settings
         self._mailbox = Mailbox(journal)
+        self._admission = Admission(journal, registry)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
@@ -84,6 +86,8 @@ class Sweeper:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
             group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
+            if self._registry.has_flow:
+                group.create_task(self._repeat(interval, self._admission.tend))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))

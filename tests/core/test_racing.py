@@ -7,8 +7,7 @@ import gc
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import opened, run, until, worker_of
 from worchflow_core import (
     Event,
     Execution,
@@ -30,14 +29,6 @@ from worchflow_core import (
 
 ROUND = 1000
 UNENDED = ("queued", "delayed", "processing", "retrying", "sleeping", "waiting")
-
-
-@asynccontextmanager
-async def opened(url: str, *functions: Any, **settings: Any) -> AsyncIterator[Worchflow]:
-    """Open an application, whatever its store."""
-    plugins = "logs,redis,sample-audit,sample-panel"
-    async with application(*functions, url=url, disabled_plugins=plugins, **settings) as app:
-        yield app
 
 
 async def ended(app: Worchflow, ids: list[str]) -> list[Execution]:

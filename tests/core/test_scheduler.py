@@ -6,15 +6,13 @@ import asyncio
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import application, opened, run, until, worker_of
 from worchflow_core import (
     Event,
     Execution,
@@ -59,17 +57,6 @@ def scheduled(name: str = "report", **options: Any) -> Function[Any, Any]:
         return event.scheduled_for.isoformat() if event.scheduled_for else None
 
     return code
-
-
-@asynccontextmanager
-async def opened(
-    url: str, *functions: Function[Any, Any], plugins: tuple[object, ...] = ()
-) -> AsyncIterator[Worchflow]:
-    app = application(
-        *functions, url=url, plugins=plugins, disabled_plugins="logs,redis,sample-audit"
-    )
-    async with app:
-        yield app
 
 
 def scheduler_of(

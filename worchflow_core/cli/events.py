@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from worchflow_core.app import Worchflow
     from worchflow_core.catalog import FunctionInfo
     from worchflow_core.cli.flags import Flags
-    from worchflow_core.client import ExecutionHandle
+    from worchflow_core.handles import ExecutionHandle
     from worchflow_core.sending import SentEvent
 
 

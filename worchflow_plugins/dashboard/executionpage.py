@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
-from worchflow_core import FINAL, Execution, InvalidInput, Status
+from worchflow_core import FINAL, Execution, InvalidInput, Status, StepRecord
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.jsontree import json_tree
 from worchflow_plugins.dashboard.listpage import worker_name, worker_names
@@ -29,6 +30,7 @@ STEPS_SHOWN = 200
 _STEPS_MAX = 10_000
 _STEP_NODES, _STEP_CHARS = 120, 4096
 _TRACEBACK_MAX = 64 * 1024
+_FORKS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,13 @@ class Block:
 
 
 async def execution_view(
-    reader: Reader, shapes: Shapes, ui: Ui, execution_id: str, query: QueryParams
+    reader: Reader,
+    shapes: Shapes,
+    ui: Ui,
+    execution_id: str,
+    query: QueryParams,
+    *,
+    can_fork: bool = False,
 ) -> View:
     """Return the page of an execution, its newest attempt unless the query names another."""
     check_names(query, ("attempt", "only", "steps"))
@@ -117,12 +125,20 @@ async def execution_view(
             ],
             "has_more_children": len(children) > CHILDREN_MAX,
             "wanted": wanted_by(execution),
+            "forks": _forks(execution, steps) if can_fork else {},
             "panels": await ui.panels_of("execution", execution),
             "can_be_retried": execution.status in (Status.FAILED, Status.CANCELLED),
             "can_be_cancelled": execution.status not in FINAL,
             "is_cancelling": execution.cancel_requested_at is not None,
         },
     )
+
+
+def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:
+    """Return id and title of the steps that an execution which does not run can be forked from."""
+    if execution.owner is not None:
+        return {}
+    return {step.step_id: step.title for step in steps[:_FORKS_SHOWN]}
 
 
 def _href(attempt: int | None, only: str, **more: int) -> str:

@@ -159,6 +159,14 @@ def test_workers_schedule_unless_told_not_to(
     assert "tick" in listed(cli)
 
 
+def test_dev_schedules(cli: Callable[..., Any], program: Callable[..., Any], ticking: str) -> None:
+    dev = program("dev", "--no-dashboard", "--no-reload", "-m", ticking)
+    dev.until("✓ tick")
+    dev.signal()
+    assert dev.end().code == 0
+    assert "tick" in listed(cli)
+
+
 def test_processes_pass_the_choice_on(
     cli: Callable[..., Any], program: Callable[..., Any], ticking: str
 ) -> None:

@@ -509,6 +509,23 @@ def test_pages_show_events_and_who_subscribes() -> None:
     run(main())
 
 
+def test_every_trigger_of_a_function_is_told() -> None:
+    @function(every="15m")
+    async def often(event: Event[Any], step: Step) -> None:
+        """Run often."""
+
+    async def main() -> None:
+        async with application(functions=[often]) as app:
+            transport = httpx.ASGITransport(create_dashboard(app))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                for path in ("/functions", "/functions/often"):
+                    assert "every 15m" in Dom((await client.get(path)).text).text
+
+    run(main())
+
+
 def test_function_without_a_type_takes_any_json() -> None:
     @function
     async def untyped(event: Event[Any], step: Step) -> None:

@@ -94,6 +94,8 @@ def test_ids_are_shortened_only_where_they_stay_telling() -> None:
     assert view.short_id("b404d404-c148-4954-83eb-4431ea9f4a9d") == "b404d404"
     assert view.short_id("order-17") == "order-17"
     assert view.short_id("invoice-2026-11-23-000017") == "invoice-2026-11-23-…"
+    assert view.short_id("cron:sync-inventory:2026-11-27T11:30:00Z") == "cron…11-27T11:30:00Z"
+    assert view.short_id("cron:a:b") == "cron:a:b"
 
 
 @pytest.mark.parametrize("text", ["a/b", "..", ".", "?x", "#", "%", "é", '"', "a b", "\x00"])
