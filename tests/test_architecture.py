@@ -59,17 +59,20 @@ LAYERS = (
     ),
     (
         "annotations",
+        "identities",
         "lookup",
         "offset",
         "schedules",
         "triggers",
     ),
     (
+        "drift",
+    ),
+    (
         "asides",
         "backends",
         "functions",
         "handles",
-        "identities",
         "leadership",
         "proof",
         "results",
@@ -92,6 +95,7 @@ LAYERS = (
         "mailbox",
     ),
     (
+        "forking",
         "handlers",
         "sending",
         "stepbook",

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from worchflow_core.annotations import type_hints
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.cron import Cron
+from worchflow_core.drift import OnChange
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
 from worchflow_core.events import Event
@@ -73,6 +74,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         on_failure, on_success: ids of functions to run when an execution has ended.
         priority: what its executions are sent with unless the send says otherwise.
         tags: what its executions are labelled with.
+        on_change: what becomes of an execution whose stored step no longer fits the code.
         triggers: the events it subscribes to; each runs it in an execution of its own.
         data_codec, result_codec: how its event data and its result are written.
         resources: parameters to fill with what a worker opened.
@@ -89,6 +91,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     on_success: str | None = None
     priority: int = 0
     tags: tuple[str, ...] = ()
+    on_change: OnChange = OnChange.FAIL
     triggers: tuple[Trigger, ...] = ()
     data_codec: Codec
     result_codec: Codec
@@ -160,6 +163,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
 ) -> _Decorator: ...
 
@@ -182,6 +186,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
 ) -> Any:
     """Make a durable function of `async def f(event, step)` or `def f(event, step)`.
@@ -206,6 +211,8 @@ def function(
         on_success: the same for one that completed.
         priority: higher is claimed first, -100 to 100.
         tags: labels for each of its executions.
+        on_change: what to do where a stored step no longer fits this code: `fail` for good,
+            `warn` and run the step anew, or `adopt` what is stored as it is.
         triggers: names of events that run it as well, beside a send to its id: `"order/*"`, where
             `*` stands for any characters, or `Trigger("order/paid", match={"region": "eu"})`.
 
@@ -245,6 +252,7 @@ def function(
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
+                on_change=parse_word(OnChange, on_change, "on_change"),
                 triggers=parse_triggers(triggers),
                 data_codec=data_codec,
                 result_codec=Codec(result_type, f"result of {name}"),
