@@ -62,6 +62,7 @@ LAYERS = (
     (
         "annotations",
         "holding",
+        "identities",
         "limits",
         "lookup",
         "offset",
@@ -69,11 +70,13 @@ LAYERS = (
         "triggers",
     ),
     (
+        "drift",
+    ),
+    (
         "asides",
         "backends",
         "gatherings",
         "handles",
-        "identities",
         "leadership",
         "pauses",
         "proof",
@@ -103,6 +106,7 @@ LAYERS = (
         "places",
     ),
     (
+        "forking",
         "handlers",
         "sending",
         "stepbook",

@@ -103,6 +103,7 @@ class Attempt:
             around.journal.clock,
             max_payload=around.settings.max_payload,
             max_steps=around.settings.max_steps,
+            on_change=function.on_change,
         )
         self._around = around
         self._steps: Steps | None = None

@@ -191,6 +191,10 @@ class BlockingClient:
         """Create an execution as the schedule would; see `Client.run_schedule_now`."""
         return BlockingHandle(self, self.wait_for(self.client.run_schedule_now(function_id)))
 
+    def fork(self, execution_id: str, **options: Any) -> BlockingHandle[Any]:
+        """Run an execution again from one of its steps, as a new one; see `Client.fork`."""
+        return BlockingHandle(self, self.wait_for(self.client.fork(execution_id, **options)))
+
     def _stop(self) -> None:
         if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)

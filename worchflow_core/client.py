@@ -24,6 +24,7 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.filters import Filter
+from worchflow_core.forking import UNCHANGED, Fork, Forker
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handles import ExecutionHandle, result_of
 from worchflow_core.identities import DEADLINE
@@ -64,6 +65,7 @@ class Client:
         self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
         self._changer = Changer(journal, registry)
+        self._forker = Forker(journal, registry, settings.max_payload)
         self._informer = Informer(journal, registry, settings)
         self._bulk = Bulk(self._changer, journal.store)
         journal.on_settled.append(self._results.settled)
@@ -385,6 +387,45 @@ class Client:
             NotAllowed: it is running or waiting, or has completed.
         """
         return await self._changer.one(execution_id, self._changer.reopened)
+
+    async def fork(
+        self,
+        execution_id: str,
+        *,
+        from_step: str | None = None,
+        data: Any = UNCHANGED,
+        results: Mapping[str, Any] | None = None,
+        id: str | None = None,
+    ) -> ExecutionHandle[Any]:
+        """Run an execution again from one of its steps, as a new one; the original is untouched.
+
+        The fork begins with the results of the steps that were begun before `from_step`, whatever
+        has become of the original, and runs the rest. Sleeps, waits and children among the kept
+        steps are facts: nothing of them happens again.
+
+        Args:
+            execution_id: the original.
+            from_step: where to begin: a step's title, `title#2` for its second call, its key or
+                its id; it may also be one that failed. Left out: the first step, or with
+                `results` the one behind the last that is replaced.
+            data: other event data; the original's if left out.
+            results: other results, as plain JSON, for steps that are kept: a value by title or
+                step id. Of a wait it replaces the event's data, of a child its result.
+            id: the fork's id; forking again with the same id and arguments creates nothing new.
+
+        Raises:
+            NotFound: there is no such execution.
+            InvalidInput: something given cannot be taken, or names no step of it (the message
+                names those there are); nothing was written.
+            NotAllowed: it is itself a fork that was not finished.
+            IdempotencyConflict: the id stands for something else.
+            StoreUnavailable: the store did not answer; the error carries the fork's id, and
+                forking again with it is safe.
+        """
+        wanted = Fork(from_step=from_step, data=data, results=results or {}, id=id)
+        execution, steps = await self._forker.prepare(execution_id, wanted)
+        fork, is_new = await self._within(execution.id, self._forker.store(execution, steps))
+        return ExecutionHandle(self, fork, self._result_codec(fork.function), is_new=is_new)
 
     async def delete(self, execution_id: str) -> None:
         """Delete an ended execution and its steps.

@@ -42,10 +42,12 @@ class Slot:
     step_id: str
     title: str
     seq: int
+    is_adopted: bool = False
+    """What is stored under it is another kind of step, whose value is to be taken as it is."""
 
     def inner(self, word: str) -> Slot:
         """Return the place of a fact that belongs to this step."""
-        return Slot(_step_id(f"{self.step_id}:{word}"), self.title, self.seq)
+        return Slot(step_id_of(f"{self.step_id}:{word}"), self.title, self.seq)
 
 
 class Identities:
@@ -80,7 +82,7 @@ class Identities:
                 )
             self._repeats[title] = (caller, count + 1)
             text = title if count == 0 else f"{title}#{count + 1}"
-        step_id = _step_id(text)
+        step_id = step_id_of(text)
         if step_id in self._used:
             raise NonRetriable(f"two steps have the identity {text!r}; give one another key=")
         self._used.add(step_id)
@@ -89,7 +91,8 @@ class Identities:
 
 
 @lru_cache(maxsize=4096)  # most executions of a function have steps of the same titles
-def _step_id(text: str) -> str:
+def step_id_of(text: str) -> str:
+    """Return the id of the step whose title (`title#2` for its second call) or key this is."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 

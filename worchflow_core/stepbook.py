@@ -18,6 +18,7 @@ from worchflow_core.annotations import declared_result
 from worchflow_core.branches import Branches
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
+from worchflow_core.drift import Drift, OnChange, plain_value
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
     InvalidInput,
@@ -55,6 +56,7 @@ class StepBook:
         current: the title of the step that began last and still runs, for people.
         branches: which of its branches are at work.
         watches, children: what this attempt waits for, to be looked at once more afterwards.
+        drift: what becomes of stored steps that no longer fit.
         looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
     """
@@ -68,9 +70,11 @@ class StepBook:
         *,
         max_payload: int,
         max_steps: int,
+        on_change: OnChange = OnChange.FAIL,
     ) -> None:
         self.execution = execution
         self.recorded = recorded
+        self.drift = Drift(execution.id, recorded, on_change)
         self.tries: list[StepTry] = []
         self.step_failures = dict(execution.step_failures)
         self.signal: ControlSignal | None = None
@@ -115,6 +119,8 @@ class StepBook:
         Raises:
             ControlSignal: the attempt has to unwind.
             NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            NonDeterminismError: another step stands under this identity, or a `once` step would
+                have to run anew.
             InvalidInput: title, key or an option cannot be taken.
         """
         if not callable(code):
@@ -130,19 +136,26 @@ class StepBook:
             policy = _option(title, make_retry_policy, retries, retry_delay)
         span = None if timeout is None else _option(title, parse_duration, timeout)
         declared = declared_result(code) if returns is None else returns
+        codec = Codec(declared, f"result of step {title!r}")
+        fitting = self.drift.renewed(slot, codec)
+        if once and fitting is not slot:
+            raise NonDeterminismError(
+                f"the stored result of step {title!r} no longer fits the code, and it is to run "
+                "once; give it a type that takes both"
+            )
         return StepCall(
-            step_id=slot.step_id,
+            step_id=fitting.step_id,
             title=title,
             code=code,
             args=args,
-            codec=Codec(declared, f"result of step {title!r}"),
+            codec=codec,
             seq=slot.seq,
             policy=policy,
             timeout=span,
             once=once,
         )
 
-    def enter(self, title: str, key: str | None) -> Slot:
+    def enter(self, title: str, key: str | None, kind: str = "run") -> Slot:
         """Fix the identity of a step, of any kind, at the moment it is called.
 
         Raises:
@@ -164,14 +177,7 @@ class StepBook:
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
             )
-        stands = self.recorded.get(slot.step_id)
-        # Foreign records may have no title; they carry the step's id in its place.
-        if stands is not None and key is None and stands.title not in (title, slot.step_id):
-            raise NonDeterminismError(
-                f"step {title!r} was stored as step {stands.title!r}, whose identity is the same; "
-                "give one of them another title or key="
-            )
-        return slot
+        return self.drift.placed(slot, key, kind) if slot.step_id in self.recorded else slot
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -240,7 +246,8 @@ class StepBook:
             StepOutcomeUnknown: it was begun and nobody knows how it ended.
         """
         stands = self.recorded[call.step_id]
-        self._compare(call.title, stands, "run")
+        if self.drift.on_change is not OnChange.ADOPT:
+            self.drift.compare(call.title, stands, "run")
         if stands.status is StepStatus.STARTED:
             raise StepOutcomeUnknown(
                 f"step {call.title!r} was begun in attempt {stands.attempt} and nobody knows how "
@@ -253,28 +260,22 @@ class StepBook:
 
     def decode(self, call: StepCall, stands: StepRecord) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
-        try:
-            return call.codec.decode(stands.result)
-        except InvalidInput as error:
-            raise NonDeterminismError(
-                f"the stored result of step {call.title!r} no longer fits the code: {error}; give "
-                "the changed step another title, or a type that takes both"
-            ) from error
+        return self.drift.value(stands, call.title, call.codec)
+
+    def adopted(self, slot: Slot) -> Any:
+        """Return what a step of another kind has handed on, as plain JSON."""
+        stands = self.recorded[slot.step_id]
+        if self.plugins.hears("worchflow_step_replayed"):
+            self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        return plain_value(stands)
 
     def replayed(self, slot: Slot, kind: str) -> StepRecord:
         """Return the record of a step that is not run but waited, sent or invoked."""
         stands = self.recorded[slot.step_id]
-        self._compare(slot.title, stands, kind)
+        self.drift.compare(slot.title, stands, kind)
         if kind != DEADLINE and self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
         return stands
-
-    def _compare(self, title: str, stands: StepRecord, kind: str) -> None:
-        if stands.kind != kind:
-            raise NonDeterminismError(
-                f"step {title!r} was stored as {stands.kind}, and is {kind} now; give the "
-                "changed step another title"
-            )
 
     # --- results --------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Steps(StepFactsOf):
         self, title: str, duration: Duration, *, key: str | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Fix now when to go on; see `Step.sleep`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "sleep")
         span = span_of(title, duration) or timedelta(0)
         return self._kept(slot, self._control.sleep, self._book.clock.now() + span)
 
@@ -120,7 +120,7 @@ class Steps(StepFactsOf):
         self, title: str, moment: datetime, *, key: str | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Go on at a moment; see `Step.sleep_until`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "sleep")
         return self._kept(slot, self._control.sleep, checked_moment(title, moment))
 
     def wait_for_event(
@@ -146,7 +146,7 @@ class Steps(StepFactsOf):
         key: str | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Wait for the first of several events; see `Step.wait_for_any`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "wait")
         check_wait(title, watches, on_timeout)
         span = span_of(title, timeout)
         return self._kept(slot, self._control.wait, watches, span, on_timeout)
@@ -155,7 +155,7 @@ class Steps(StepFactsOf):
         self, title: str, name: str, data: Any = None, *, key: str | None = None
     ) -> Coroutine[Any, Any, Any]:
         """Send an event once; see `Step.send_event`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "send")
         return self._kept(slot, self._control.send_event, name, data)
 
     def invoke(
@@ -168,7 +168,7 @@ class Steps(StepFactsOf):
         key: str | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run a function as a child execution; see `Step.invoke`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "invoke")
         span = span_of(title, timeout)
         return self._kept(slot, self._control.invoke, function, data, span)
 
@@ -208,6 +208,8 @@ class Steps(StepFactsOf):
         book = self._book
         del book.pending[slot.step_id]
         book.check()
+        if slot.is_adopted:
+            return book.adopted(slot)
         book.branches.begin()
         try:
             return await perform(slot, *args)
