@@ -285,6 +285,8 @@ def test_a_fork_is_asked_for_from_a_step(browser: Any, monkeypatch: pytest.Monke
             tab.page.route("**/fork", answer)
             tab.go(f"/executions/{made.id}")
             tab.page.click("#fork-pick summary")
+            failed = made.attempts[-1].tries[-1]
+            assert tab.page.is_visible(f"#fork-pick [data-fork='{failed.step_id}']")
             tab.page.click(f"#fork-pick [data-fork='{steps[1].step_id}']")
             tab.until(lambda: tab.page.is_visible("#confirm"))
             assert f"Fork from the step {steps[1].title}?" in tab.text("#confirm")
