@@ -269,6 +269,17 @@ def test_a_schedule_is_paused_resumed_and_run(browser: Any) -> None:
             assert "daily-cleanup" in tab.text("h1")
 
 
+def test_a_function_is_paused_and_resumed_from_its_page(browser: Any, server: Server) -> None:
+    with open_tab(browser, server.url) as tab:
+        tab.go("/functions/encode-video")
+        tab.page.click("[data-function=pause]")
+        tab.until(lambda: tab.page.is_visible("#confirm"))
+        tab.page.click("#confirm-yes")
+        tab.until(lambda: "No execution begins until it is resumed" in tab.text())
+        tab.page.click("[data-function=resume]")
+        tab.until(lambda: "No execution begins" not in tab.text())
+
+
 def test_a_fork_is_asked_for_from_a_step(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Client, "fork", None, raising=False)
     with Server() as server:
