@@ -280,7 +280,7 @@ ROWS = (
         runs={"1-act": 1, "3-act": 1},
         outcomes=("completed",),
     ),
-    Row(
+    Row(  # F57
         gap="child insert / suspend",
         point="after_insert",
         left=Status.PROCESSING,

@@ -214,7 +214,7 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
             case "await":
                 await step.wait_for_event(title, spec["event"])
             case "invoke":
-                await step.invoke(title, "follow-up", {})
+                await step.invoke(title, "follow-up", {"seconds": 0.5})
             case "await-told":
                 waiting = step.wait_for_event(title, spec["event"])
                 telling = step.run(f"{number}-tell", tell, event.id, f"{number}-tell", spec)
@@ -256,8 +256,10 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
 
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
-    """Follow an execution that has ended, or be invoked by one."""
-    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    """Follow an execution that has ended, or be invoked by one, which is to wait before it ends."""
+    seconds = event.data.get("seconds")
+    spec = {"do": "sleep", "seconds": seconds} if seconds else {"do": "act"}
+    value = await step.run("1-act", act, event.id, "1-act", spec, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]
 
