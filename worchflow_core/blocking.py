@@ -184,6 +184,9 @@ class BlockingClient:
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)
     scheduler = _blocking(Client.scheduler)
+    pause_function = _blocking(Client.pause_function)
+    resume_function = _blocking(Client.resume_function)
+    paused_functions = _blocking(Client.paused_functions)
     pause_schedule = _blocking(Client.pause_schedule)
     resume_schedule = _blocking(Client.resume_schedule)
 
