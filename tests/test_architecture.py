@@ -82,6 +82,8 @@ LAYERS = (
         "proof",
         "results",
         "signatures",
+        "steprecords",
+        "undos",
     ),
     (
         "functions",
@@ -114,6 +116,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "undoing",
         "informing",
     ),
     (

@@ -57,6 +57,7 @@ class BlockingSteps(StepFactsOf):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Run or replay the step and return its result."""
         call = self._book.call(
@@ -69,6 +70,7 @@ class BlockingSteps(StepFactsOf):
             retry_delay=retry_delay,
             timeout=timeout,
             once=once,
+            undo=undo,
         )
         if self._book.is_recorded(call):
             return self._book.replay(call)
@@ -171,7 +173,9 @@ class BlockingSteps(StepFactsOf):
             payload, seen = book.encode(call, value)
             stands = self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
-            return (seen if stands.result == payload else book.decode(call, stands)), None
+            known = seen if stands.result == payload else book.decode(call, stands)
+            book.done(call, known)
+            return known, None
         except ControlSignal as signal:
             book.stop(signal)
             book.was_raised = True

@@ -27,7 +27,7 @@ from worchflow_core.filters import Filter
 from worchflow_core.forking import UNCHANGED, Fork, Forker
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handles import ExecutionHandle, result_of
-from worchflow_core.identities import DEADLINE
+from worchflow_core.identities import FACTS
 from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leader, read_leader
@@ -250,7 +250,7 @@ class Client:
     async def steps(self, execution_id: str) -> Sequence[StepRecord]:
         """Return the recorded steps of an execution, in order; empty if there are none."""
         steps = (await self._store.steps([execution_id])).get(execution_id, ())
-        return tuple(step for step in steps if step.kind != DEADLINE)
+        return tuple(step for step in steps if step.kind not in FACTS)
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

@@ -19,7 +19,7 @@ from worchflow_core.clock import to_millis
 from worchflow_core.codec import UNTYPED, Codec, hash_input
 from worchflow_core.errors import IdempotencyConflict, InvalidInput, NotAllowed, NotFound
 from worchflow_core.functions import Registry
-from worchflow_core.identities import DEADLINE, step_id_of
+from worchflow_core.identities import step_id_of
 from worchflow_core.journal import Journal
 from worchflow_core.models import (
     Change,
@@ -32,6 +32,7 @@ from worchflow_core.models import (
     StepStatus,
 )
 from worchflow_core.transitions import UNTIL_WOKEN
+from worchflow_core.undos import done_steps
 from worchflow_core.validation import check_execution_id
 
 _PART = 500
@@ -137,7 +138,7 @@ class Forker:
                 f"{source.forked_from} again"
             )
         recorded = (await self._store.steps([source_id])).get(source_id, ())
-        recorded = [step for step in recorded if step.kind != DEADLINE]
+        recorded = done_steps(recorded)
         edits = self._edits(source, recorded, wanted.results)
         kept = _kept(source, recorded, wanted.from_step, edits)
         kept_ids = {step.step_id for step in kept}

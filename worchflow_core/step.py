@@ -87,6 +87,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> Awaitable[T]: ...
 
     @overload
@@ -101,6 +102,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> Awaitable[T]: ...
 
     def run(  # type: ignore[misc]
@@ -114,6 +116,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Run `fn(*args)` once and store its result; later attempts get the stored result.
 
@@ -133,6 +136,8 @@ class Step(StepFacts, Protocol):
             timeout: how long one run of it may take; then it fails with `StepTimeout`.
             once: never begin it twice: if it was begun and nobody knows how it ended,
                 `StepOutcomeUnknown` is raised instead.
+            undo: takes the step's result and takes back its effect, should the execution fail
+                for good later; the undos of all steps run last first, each recorded.
 
         Raises:
             NotSerializable: the result does not survive JSON and its type; fails for good.
@@ -256,6 +261,7 @@ class BlockingStep(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> T:
         """Run `fn(*args)` once in this thread and store its result; see `Step.run`."""
 

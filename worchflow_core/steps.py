@@ -87,6 +87,7 @@ class Steps(StepFactsOf):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Fix the step's identity now; run or replay it when awaited."""
         call = self._book.call(
@@ -99,6 +100,7 @@ class Steps(StepFactsOf):
             retry_delay=retry_delay,
             timeout=timeout,
             once=once,
+            undo=undo,
         )
         performing = self._perform(call)
         self._book.pending[call.step_id] = (title, performing)
@@ -286,7 +288,9 @@ class Steps(StepFactsOf):
                 raise WorchflowError(f"step {call.title!r} cancelled itself") from None
             stands = await self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
-            return (seen if stands.result == payload else book.decode(call, stands)), None
+            known = seen if stands.result == payload else book.decode(call, stands)
+            book.done(call, known)
+            return known, None
         except asyncio.CancelledError:
             raise
         except ControlSignal as signal:

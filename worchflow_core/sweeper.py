@@ -215,18 +215,17 @@ class Sweeper:
             Condition("deadline_at", Operator.BEFORE, now),
             Condition("status", Operator.IN, tuple(CLAIMABLE)),
         )
-        pairs = [
-            (
-                item,
-                transitions.expire(
-                    item,
-                    now=now,
-                    has_handler=has_followers(item, Status.FAILED, self._registry),
-                ),
-            )
-            for item in found
-            if item.owner is None
-        ]
+        unowned = [item for item in found if item.owner is None]
+        steps = await self._store.steps([item.id for item in unowned if item.fence])
+        pairs = []
+        for item in unowned:
+            if any(step.kind == "run" for step in steps.get(item.id, ())):
+                # What it did may have to be undone, which takes its code: a worker ends it.
+                if item.due_at is not None and item.due_at > now:
+                    pairs.append((item, transitions.wake(item, now=now)))
+                continue
+            has_handler = has_followers(item, Status.FAILED, self._registry)
+            pairs.append((item, transitions.expire(item, now=now, has_handler=has_handler)))
         await self._journal.update(pairs)
 
     async def _cancel(self) -> None:

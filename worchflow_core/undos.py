@@ -1,0 +1,53 @@
+"""Undos: what takes back the effect of a step, and how an execution says that it is undone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worchflow_core.identities import FACTS, UNDOING, Slot, step_id_of
+from worchflow_core.models import Failure, StepRecord
+from worchflow_core.wire import failure_from_wire
+
+UNDO = "undo"
+"""The kind of a recorded undo, and the inner word of its identity within its step's."""
+
+BEGUN = step_id_of(f"\0{UNDOING}")
+"""The identity of the record that says why; no title holds a NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What takes back a step that was done.
+
+    Attributes:
+        slot: the step's place.
+        code: takes the step's result.
+        value: the step's result.
+    """
+
+    slot: Slot
+    code: Callable[[Any], Any]
+    value: Any
+
+
+def reason_of(recorded: Mapping[str, StepRecord]) -> Failure | None:
+    """Return why an execution is being undone; None where it is not."""
+    stands = recorded.get(BEGUN)
+    if stands is None:
+        return None
+    return failure_from_wire(json.loads(stands.result or "{}")["failure"])
+
+
+def done_steps(recorded: Sequence[StepRecord]) -> list[StepRecord]:
+    """Return the steps whose effect stands: neither facts, nor undos, nor what these took back."""
+    ids = {step.step_id for step in recorded if step.kind == UNDO}
+    return [
+        step
+        for step in recorded
+        if step.kind not in FACTS
+        and step.kind != UNDO
+        and Slot(step.step_id, step.title, step.seq).inner(UNDO).step_id not in ids
+    ]
