@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worchflow_core.identities import FACTS, UNDOING, Slot, step_id_of
+from worchflow_core.identities import UNDOING, Slot, step_id_of
 from worchflow_core.models import Failure, StepRecord
 from worchflow_core.wire import failure_from_wire
 
@@ -41,13 +41,11 @@ def reason_of(recorded: Mapping[str, StepRecord]) -> Failure | None:
     return failure_from_wire(json.loads(stands.result or "{}")["failure"])
 
 
-def done_steps(recorded: Sequence[StepRecord]) -> list[StepRecord]:
-    """Return the steps whose effect stands: neither facts, nor undos, nor what these took back."""
+def undone_steps(recorded: Sequence[StepRecord]) -> set[str]:
+    """Return the ids of the steps whose effect was taken back: they are done no more."""
     ids = {step.step_id for step in recorded if step.kind == UNDO}
-    return [
-        step
+    return {
+        step.step_id
         for step in recorded
-        if step.kind not in FACTS
-        and step.kind != UNDO
-        and Slot(step.step_id, step.title, step.seq).inner(UNDO).step_id not in ids
-    ]
+        if Slot(step.step_id, step.title, step.seq).inner(UNDO).step_id in ids
+    }
