@@ -78,6 +78,7 @@ LAYERS = (
         "gatherings",
         "handles",
         "leadership",
+        "notes",
         "pauses",
         "proof",
         "results",
@@ -87,8 +88,10 @@ LAYERS = (
     ),
     (
         "functions",
+        "notebook",
     ),
     (
+        "speaker",
         "catalog",
         "hookspecs",
         "timetable",

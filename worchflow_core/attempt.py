@@ -27,6 +27,7 @@ from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord
+from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.settings import Settings
 from worchflow_core.signals import (
@@ -62,6 +63,7 @@ class Surroundings:
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
         admission: who may run, and what is left when an attempt is settled.
+        notebook: what executions say of themselves.
     """
 
     journal: Journal
@@ -74,6 +76,7 @@ class Surroundings:
     steps: ThreadPool
     resources: Mapping[Any, Any]
     admission: Admission
+    notebook: Notebook
 
 
 class Attempt:
@@ -106,6 +109,7 @@ class Attempt:
             around.journal.clock,
             max_payload=around.settings.max_payload,
             max_steps=around.settings.max_steps,
+            notebook=around.notebook,
             on_change=function.on_change,
         )
         self._around = around
@@ -149,6 +153,7 @@ class Attempt:
         if outcome is not None and self._is_to_undo(outcome):
             outcome = await self._undo(outcome)
         self.book.close()
+        self._around.notebook.close(self.execution.id)
         return outcome
 
     async def _run_code(self) -> str:

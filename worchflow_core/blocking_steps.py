@@ -24,8 +24,9 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.speaker import running_step
 from worchflow_core.step import Watch
-from worchflow_core.stepbook import StepBook, running_step, wrapped
+from worchflow_core.stepbook import StepBook, wrapped
 from worchflow_core.steps import StepFactsOf
 
 
@@ -160,7 +161,7 @@ class BlockingSteps(StepFactsOf):
     def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
         book = self._book
         started_at = book.clock.now()
-        token = running_step.set((book.execution.id, call.step_id))
+        token = running_step.set((book.execution.id, call.step_id, call.title))
         book.current = call.title
         try:
             if call.once:

@@ -40,6 +40,7 @@ from worchflow_core.models import (
     Tally,
     Worker,
 )
+from worchflow_core.notes import Notes, read_notes
 from worchflow_core.pauses import Pause, check_reason
 from worchflow_core.query import Page
 from worchflow_core.results import Results
@@ -251,6 +252,10 @@ class Client:
         """Return the recorded steps of an execution, in order; empty if there are none."""
         steps = (await self._store.steps([execution_id])).get(execution_id, ())
         return tuple(step for step in steps if step.kind not in FACTS)
+
+    async def notes(self, execution_id: str) -> Notes:
+        """Return what an execution has said of itself: its progress, and the lines it logged."""
+        return await read_notes(self._store.records, execution_id)
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

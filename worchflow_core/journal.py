@@ -27,6 +27,7 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
 )
+from worchflow_core.notes import KIND as NOTES
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
 from worchflow_core.rules import changed
@@ -252,6 +253,7 @@ class Journal:
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
         gone = await self.store.delete(ids)
+        await self.store.records.delete(NOTES, gone)
         self._asides.drop(gone)
         return gone
 

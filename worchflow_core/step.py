@@ -71,6 +71,29 @@ class StepFacts(Protocol):
         Pass it to payment providers and the like. Outside a step it raises `RuntimeError`.
         """
 
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the execution is, for `worchflow show` and the dashboard.
+
+        Cheap, and no durable work: the newest is written about once a second. It may be called
+        anywhere, in the code of a step too, and from threads.
+
+        Args:
+            done: how much is done, 0 or more.
+            total: of how much; None where that is not known.
+            note: a word on what it is at.
+
+        Raises:
+            InvalidInput: these are no such numbers.
+        """
+
+    def log(self, text: str, **fields: Any) -> None:
+        """Keep a line for people to read beside the execution; as cheap as `progress`.
+
+        The newest 200 lines, at most 64 KiB, are kept as long as the execution. What is said
+        while a replay meets its stored steps again is not repeated. Long text is cut, and fields
+        that are no JSON become their text.
+        """
+
 
 class Step(StepFacts, Protocol):
     """The `step` of an `async def` function."""

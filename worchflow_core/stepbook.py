@@ -10,7 +10,6 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -31,15 +30,14 @@ from worchflow_core.errors import (
 from worchflow_core.failures import failure_of, is_final, message_of
 from worchflow_core.identities import DEADLINE, Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
+from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import make_retry_policy
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend, Undoing
+from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
 from worchflow_core.steprecords import recorded_step
 from worchflow_core.undos import Undo, reason_of
-
-running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
-"""(execution id, step id) of the step whose code is running here."""
 
 
 class StepBook:
@@ -57,7 +55,8 @@ class StepBook:
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
         branches: which of its branches are at work.
-        watches, children: what this attempt waits for, to be looked at once more afterwards.
+        watches, children: what it waits for, to be looked at once more afterwards.
+        speaker: what it says of itself for people.
         drift: what becomes of stored steps that no longer fit.
         undos: what takes back the steps that this attempt has met, by step id.
         frozen: what a step that is not recorded raises: nothing new may begin; None lets it.
@@ -74,6 +73,7 @@ class StepBook:
         *,
         max_payload: int,
         max_steps: int,
+        notebook: Notebook,
         on_change: OnChange = OnChange.FAIL,
     ) -> None:
         self.execution = execution
@@ -103,6 +103,7 @@ class StepBook:
         }
         self.clock = clock
         self.plugins = plugins
+        self.speaker = Speaker(execution, recorded, notebook, clock)
         self._max_payload = max_payload
         self._max_steps = max_steps
         self._identities = Identities()
@@ -194,6 +195,7 @@ class StepBook:
                 "split the work into executions of their own"
             )
         self._check_frozen(slot.step_id)
+        self.speaker.met(slot.step_id)
         return self.drift.placed(slot, key, kind) if slot.step_id in self.recorded else slot
 
     def _check_frozen(self, step_id: str) -> None:
@@ -205,11 +207,6 @@ class StepBook:
     def is_undoing(self) -> bool:
         """Whether the execution is being undone."""
         return isinstance(self.frozen, Undoing)
-
-    @property
-    def last_seq(self) -> int:
-        """The number of the step that was begun last, as far as recorded."""
-        return max((step.seq for step in self.recorded.values()), default=0)
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -273,7 +270,7 @@ class StepBook:
     # --- replay ---------------------------------------------------------------------------------
 
     def is_recorded(self, call: StepCall) -> bool:
-        """Return whether a result of this step, or its start, is in the store."""
+        """Return whether its result, or its start, is in the store."""
         return call.step_id in self.recorded
 
     def replay(self, call: StepCall) -> Any:

@@ -25,8 +25,9 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.speaker import running_step
 from worchflow_core.step import Watch
-from worchflow_core.stepbook import StepBook, running_step, wrapped
+from worchflow_core.stepbook import StepBook, wrapped
 from worchflow_core.threads import ThreadPool
 
 _Answer = tuple[Any, BaseException | None]
@@ -55,6 +56,14 @@ class StepFactsOf:
         if inside is None or inside[0] != self._book.execution.id:
             raise RuntimeError("step.idempotency_key is for use inside a step's code")
         return f"{inside[0]}:{inside[1]}"
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the execution is; see `StepFacts.progress`."""
+        self._book.speaker.progress(done, total, note)
+
+    def log(self, text: str, **fields: Any) -> None:
+        """Say something for people to read; see `StepFacts.log`."""
+        self._book.speaker.log(text, fields)
 
 
 class Steps(StepFactsOf):
@@ -270,7 +279,7 @@ class Steps(StepFactsOf):
         """Run, record and answer; every error is returned, so that none is lost or logged twice."""
         book = self._book
         started_at = book.clock.now()
-        running_step.set((book.execution.id, call.step_id))
+        running_step.set((book.execution.id, call.step_id, call.title))
         book.current = call.title
         try:
             if call.once:

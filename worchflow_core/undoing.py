@@ -22,7 +22,8 @@ from worchflow_core.lease import Lease
 from worchflow_core.models import Failure, StepRecord, StepTry
 from worchflow_core.retries import RetryPolicy
 from worchflow_core.signals import Superseded
-from worchflow_core.stepbook import StepBook, running_step
+from worchflow_core.speaker import running_step
+from worchflow_core.stepbook import StepBook
 from worchflow_core.threads import ThreadPool
 from worchflow_core.undos import BEGUN, UNDO, Undo, reason_of
 from worchflow_core.wire import failure_to_wire
@@ -75,7 +76,7 @@ class Undoer:
             Superseded: a newer claim has this execution.
         """
         body = json.dumps({"failure": failure_to_wire(failure)}, ensure_ascii=False)
-        slot = Slot(BEGUN, "Undoing", self._book.last_seq + 1)
+        slot = Slot(BEGUN, "Undoing", self._next_seq)
         await self._record(self._book.fact(slot, UNDOING, body, None))
         self._journal.reach("after_undoing")
         return reason_of(self._book.recorded) or failure
@@ -91,7 +92,7 @@ class Undoer:
         lost: list[str] = []
         for undo in sorted(self._book.undos.values(), key=lambda item: -item.slot.seq):
             slot = undo.slot.inner(UNDO)
-            slot = Slot(slot.step_id, f"Undo {undo.slot.title}"[:256], self._book.last_seq + 1)
+            slot = Slot(slot.step_id, f"Undo {undo.slot.title}"[:256], self._next_seq)
             if slot.step_id not in self._book.recorded:
                 self._book.check()
                 again_at = await self._one(slot, undo)
@@ -109,7 +110,7 @@ class Undoer:
         book = self._book
         began = book.clock.now()
         book.current = slot.title
-        token = running_step.set((book.execution.id, slot.step_id))
+        token = running_step.set((book.execution.id, slot.step_id, slot.title))
         lost: Failure | None = None
         try:
             await self._call(undo.code, undo.value)
@@ -135,6 +136,10 @@ class Undoer:
         record = replace(book.fact(slot, UNDO, body, None), started_at=began)
         await self._record(record)
         return None
+
+    @property
+    def _next_seq(self) -> int:
+        return 1 + max((step.seq for step in self._book.recorded.values()), default=0)
 
     async def _call(self, code: Callable[[Any], Any], value: Any) -> None:
         if is_async(code):
