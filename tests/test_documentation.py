@@ -304,6 +304,16 @@ def test_saga_example_gives_back_what_it_booked(capsys: pytest.CaptureFixture[st
     assert gone == ["gave back the booking of a hotel", "gave back the booking of a flight"]
 
 
+def test_progress_example_says_how_far_it_is() -> None:
+    with Harness([example_with("docs/progress.md", "import_rows")]) as harness:
+        ended = harness.run("import-rows", ["a", "", "c"])
+        assert ended.result == 3
+        said = harness.client.notes(ended.execution.id)
+    assert said.progress is not None
+    assert said.progress.text == "3 of 3"
+    assert [(line.text, line.fields) for line in said.lines] == [("an empty row", {"number": 2})]
+
+
 def test_event_example_runs_each_subscriber() -> None:
     examples = [example_with("docs/events.md", name) for name in ("keep_books", "print_label")]
     with Harness(examples) as harness:

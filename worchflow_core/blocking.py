@@ -161,6 +161,7 @@ class BlockingClient:
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
+    notes = _blocking(Client.notes)
     find = _blocking(Client.find)
     stats = _blocking(Client.stats)
     tally = _blocking(Client.tally)

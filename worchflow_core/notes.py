@@ -46,6 +46,12 @@ class Progress:
     note: str = ""
     at: datetime
 
+    @property
+    def text(self) -> str:
+        """How much of how much, for people."""
+        done = _number(self.done)
+        return done if self.total is None else f"{done} of {_number(self.total)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
@@ -177,6 +183,10 @@ def _line_to_wire(item: LogLine) -> dict[str, Any]:
     if item.fields:
         document["fields"] = dict(item.fields)
     return document
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:,.2f}"
 
 
 def _is_number(value: Any) -> bool:

@@ -303,6 +303,7 @@ class Harness:
             admission=Admission(self._app.journal, self._app.registry),
             resources=resources,
         )
+        stack.push_async_callback(around.notebook.drain)
         stack.callback(around.functions.close)
         stack.callback(around.steps.close)
         return around

@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from worchflow_core import InvalidInput, Status, StoreUnavailable, schedule_to_wire
+from worchflow_core import (
+    InvalidInput,
+    Status,
+    StoreUnavailable,
+    notes_to_wire,
+    schedule_to_wire,
+)
 from worchflow_plugins.dashboard import openapi as o
 from worchflow_plugins.dashboard.actions import Actions, Verb
 from worchflow_plugins.dashboard.parameters import (
@@ -167,10 +173,13 @@ class Api:
         check_names(request.query_params, ())
         execution, steps = await self._reader.execution(execution_id)
         mirrored = await self._reader.mirrored(execution_id)
+        notes = notes_to_wire(self._shapes.notes(await self._reader.notes(execution_id)))
         return JSONResponse(
             {
                 "execution": self._shapes.execution(execution),
                 "steps": [self._shapes.step(step) for step in steps],
+                "progress": notes.get("progress"),
+                "log": notes["lines"],
                 "redisExecution": self._shapes.mirror(dict(mirrored)),
             }
         )

@@ -59,6 +59,8 @@ DETAIL = obj(
     {
         "execution": EXECUTION,
         "steps": {"type": "array", "items": STEP},
+        "progress": {"type": ["object", "null"]},
+        "log": {"type": "array", "items": {"type": "object"}},
         "redisExecution": {"type": "object", "additionalProperties": _TEXT},
     }
 )

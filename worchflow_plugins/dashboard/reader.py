@@ -14,6 +14,7 @@ from worchflow_core import (
     Filter,
     FunctionInfo,
     Leader,
+    Notes,
     NotFound,
     Pause,
     ScheduleInfo,
@@ -156,6 +157,12 @@ class Reader:
             return (await self._source.client.find(wanted)).items
 
         return await self._once(("children", execution_id), read)
+
+    async def notes(self, execution_id: str) -> Notes:
+        """Return what an execution says of itself."""
+        return await self._once(
+            ("notes", execution_id), lambda: self._source.client.notes(execution_id)
+        )
 
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return the hash of an execution that Redis shows; {} without Redis."""

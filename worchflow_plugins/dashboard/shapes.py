@@ -11,6 +11,7 @@ from worchflow_core import (
     Execution,
     Failure,
     FunctionInfo,
+    Notes,
     Pause,
     StepRecord,
     Trigger,
@@ -89,6 +90,20 @@ class Shapes:
         """Return a step's result as people may see it."""
         return redacted(self.redact, "step", load(step.result))
 
+    def notes(self, notes: Notes) -> Notes:
+        """Return what an execution says of itself, as people may see it."""
+        if self.redact is None:
+            return notes
+        lines = [
+            replace(
+                line,
+                text=str(redacted(self.redact, "log", line.text)),
+                fields=redacted(self.redact, "log", dict(line.fields)),
+            )
+            for line in notes.lines
+        ]
+        return replace(notes, lines=tuple(lines))
+
     def mirror(self, fields: dict[str, str]) -> dict[str, str]:
         """Return the hash that Redis shows, its data and result redacted as everywhere."""
         if self.redact is None:
@@ -115,6 +130,7 @@ class Shapes:
             traceback=self.text(failure.traceback) if failure.traceback else None,
             cause=self.failure(failure.cause),
             reason=failure.reason,
+            undone=failure.undone,
         )
 
     def failure_hidden(self, execution: Execution) -> Execution:
