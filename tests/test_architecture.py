@@ -62,6 +62,7 @@ LAYERS = (
     (
         "annotations",
         "holding",
+        "identities",
         "limits",
         "lookup",
         "offset",
@@ -69,21 +70,28 @@ LAYERS = (
         "triggers",
     ),
     (
+        "drift",
+    ),
+    (
         "asides",
         "backends",
         "gatherings",
         "handles",
-        "identities",
         "leadership",
+        "notes",
         "pauses",
         "proof",
         "results",
         "signatures",
+        "steprecords",
+        "undos",
     ),
     (
         "functions",
+        "notebook",
     ),
     (
+        "speaker",
         "catalog",
         "hookspecs",
         "timetable",
@@ -103,6 +111,7 @@ LAYERS = (
         "places",
     ),
     (
+        "forking",
         "handlers",
         "sending",
         "stepbook",
@@ -110,6 +119,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "undoing",
         "informing",
     ),
     (

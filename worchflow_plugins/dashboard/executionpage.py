@@ -135,10 +135,12 @@ async def execution_view(
 
 
 def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:
-    """Return id and title of the steps that an execution which does not run can be forked from."""
-    if execution.owner is not None:
-        return {}
-    return {step.step_id: step.title for step in steps[:_FORKS_SHOWN]}
+    """Return id and title of the steps it can be forked from: those recorded, and what failed."""
+    found = {step.step_id: step.title for step in steps[:_FORKS_SHOWN]}
+    for attempt in execution.attempts:
+        for item in attempt.tries:
+            found.setdefault(item.step_id, item.title)
+    return found
 
 
 def _href(attempt: int | None, only: str, **more: int) -> str:

@@ -109,6 +109,7 @@ BULK = obj(
         "next": {"type": ["string", "null"]},
     }
 )
+PAUSED = obj({"success": {"type": "boolean"}, "functionId": _TEXT, "paused": {}})
 HEALTH = obj({"status": {"type": "string"}})
 
 _MEANINGS = {
@@ -248,6 +249,7 @@ CHOICE = closed(
         "finished_until": _BODY_MOMENT,
     }
 )
+PAUSE = closed({"reason": {**_PLAIN, "description": "why, for others who wonder"}})
 _DRY: Json = {"type": "boolean", "description": "count only"}
 MANY: Json = {
     "oneOf": [

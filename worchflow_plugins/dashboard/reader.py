@@ -15,6 +15,7 @@ from worchflow_core import (
     FunctionInfo,
     Leader,
     NotFound,
+    Pause,
     ScheduleInfo,
     ScheduleRun,
     Status,
@@ -169,6 +170,10 @@ class Reader:
     async def function(self, function_id: str) -> FunctionInfo | None:
         """Return a known function, or None."""
         return next((info for info in await self.functions() if info.id == function_id), None)
+
+    async def paused(self) -> Mapping[str, Pause]:
+        """Return the pauses of functions."""
+        return await self._once(("paused",), self._source.client.paused_functions, seconds=2.0)
 
     async def workers(self) -> Sequence[Worker]:
         """Return the workers, dead ones included, the longest-lived first."""

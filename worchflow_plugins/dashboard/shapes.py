@@ -11,6 +11,7 @@ from worchflow_core import (
     Execution,
     Failure,
     FunctionInfo,
+    Pause,
     StepRecord,
     Trigger,
     Worker,
@@ -133,9 +134,15 @@ class Shapes:
         return replace(execution, error=self.failure(execution.error), attempts=attempts)
 
 
-def function_shape(info: FunctionInfo) -> dict[str, Any]:
+def function_shape(info: FunctionInfo, pause: Pause | None) -> dict[str, Any]:
     """Return a function as the API tells it."""
-    return {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+    shape = {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+    return {**shape, "paused": pause and pause_shape(pause)}
+
+
+def pause_shape(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API tells it."""
+    return {"at": to_millis(pause.paused_at), "reason": pause.reason}
 
 
 def bulk_shape(answer: BulkChange) -> dict[str, Any]:

@@ -509,6 +509,38 @@ def test_pages_show_events_and_who_subscribes() -> None:
     run(main())
 
 
+def test_a_function_is_paused_and_resumed() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            evil = "</p><script>alert(1)</script>"
+            path = "/api/functions/process-payment"
+            paused = await client.post(f"{path}/pause", json={"reason": evil})
+            assert paused.json()["paused"]["reason"] == evil
+            assert list(await app.client.paused_functions()) == ["process-payment"]
+            for place in ("/functions", "/functions/process-payment"):
+                page = (await client.get(place)).text
+                assert_inert(page, place)
+                assert "paused" in Dom(page).text
+            assert 'data-function="resume"' in page
+            assert (await client.get(path)).json()["paused"]["reason"] == evil
+            listed = (await client.get("/api/functions")).json()["functions"]
+            assert [item["id"] for item in listed if item["paused"]] == ["process-payment"]
+            assert (await client.post(f"{path}/resume", json={})).json()["paused"] is None
+            assert 'data-function="pause"' in (await client.get("/functions/process-payment")).text
+            assert (await client.post(f"{path}/resume", json={})).status_code == 404
+            unknown = await client.post("/api/functions/nope/pause", json={})
+            assert unknown.status_code == 404
+            long = await client.post(f"{path}/pause", json={"reason": "x" * 501})
+            assert long.status_code == 400
+        async with served(read_only=True) as (client, _):
+            for verb in ("pause", "resume"):
+                assert (await client.post(f"{path}/{verb}", json={})).status_code == 403
+            page = (await client.get("/functions/process-payment")).text
+            assert "data-function=" not in page
+
+    run(main())
+
+
 def test_every_trigger_of_a_function_is_told() -> None:
     @function(every="15m")
     async def often(event: Event[Any], step: Step) -> None:
