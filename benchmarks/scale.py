@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import time
 from datetime import timedelta
@@ -105,6 +106,8 @@ async def _drain(app: Worchflow) -> tuple[float, float]:
     def mark(_: Execution) -> None:
         marks.append((time.perf_counter(), time.process_time()))
 
+    gc.collect()
+    gc.freeze()  # as `worchflow worker` does
     app.journal.on_settled.append(mark)
     await app.worker.run(burst=True, max_executions=PART)
     app.journal.on_settled.remove(mark)

@@ -82,7 +82,7 @@ class Steps(StepFactsOf):
         self._journal = journal
         self._lease = lease
         self._pool = pool
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.Future[_Answer]] = {}
         self._is_aborted = False
 
     def run(
@@ -238,10 +238,13 @@ class Steps(StepFactsOf):
     async def abort(self) -> None:
         """Cancel the steps still running; nothing of them is recorded."""
         self._is_aborted = True
-        for task in self._tasks:
+        left = dict(self._tasks)
+        for task in left:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+        for answer in left.values():
+            answer.cancel()  # a task that was cancelled before it began has told nobody
 
     async def _perform(self, call: StepCall) -> Any:
         book = self._book
@@ -255,7 +258,7 @@ class Steps(StepFactsOf):
             # It answers into a future, which may be cancelled: `shield` takes twice the turns.
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[_Answer] = loop.create_future()
-            self._tasks.add(loop.create_task(self._answer(call, answer)))
+            self._tasks[loop.create_task(self._answer(call, answer))] = answer
             value, error = await answer
         finally:
             book.branches.done()
@@ -273,7 +276,7 @@ class Steps(StepFactsOf):
             answer.cancel()  # does nothing to one that was answered
             task = asyncio.current_task()
             assert task is not None
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
 
     async def _execute(self, call: StepCall) -> _Answer:
         """Run, record and answer; every error is returned, so that none is lost or logged twice."""
