@@ -28,6 +28,7 @@ LAYERS = (
         "lifecycle",
         "models",
         "origin",
+        "stages",
         "threads",
         "typeddicts",
         "version",
@@ -43,6 +44,7 @@ LAYERS = (
         "roundtrip",
         "signals",
         "step",
+        "uniques",
         "wire",
     ),
     (
@@ -78,6 +80,7 @@ LAYERS = (
         "gatherings",
         "handles",
         "leadership",
+        "ledger",
         "notes",
         "pauses",
         "proof",
@@ -88,6 +91,7 @@ LAYERS = (
     ),
     (
         "functions",
+        "keys",
         "notebook",
     ),
     (

@@ -229,11 +229,19 @@ class Journal:
         *,
         point: str = "after_update",
         hinted: Collection[str] | None = None,
+        is_urgent: bool = False,
+        is_quiet: bool = False,
     ) -> list[tuple[Execution, Execution]]:
         """Apply changes outside an attempt (cancel, retry, sweep); return (before, after) applied.
 
-        What became due now is hinted, what ended is told; `point` is the crash point before that.
-        With `hinted`, only executions of those functions are hinted.
+        What became due now is hinted, what ended is told.
+
+        Args:
+            pairs: executions as they are known, and what is to become of them.
+            point: the crash point behind the write.
+            hinted: only executions of these functions are hinted; None: all.
+            is_urgent: they do not stand behind what the queue holds already.
+            is_quiet: plugins are not told: no attempt was made, nothing has ended.
         """
         if not pairs:
             return []
@@ -245,8 +253,9 @@ class Journal:
         afterwards = [after for before, after in done if after.status is not before.status]
         self._asides.mirror(afterwards)
         due = [after for before, after in done if self._wants_hint(before, after)]
-        self.hint([item for item in due if hinted is None or item.function in hinted])
-        for after in afterwards:
+        due = [item for item in due if hinted is None or item.function in hinted]
+        self.hint(due, is_misrouted=is_urgent)  # the lane of their function is a short cut
+        for after in [] if is_quiet else afterwards:
             self._tell_settled(after)
         return done
 
