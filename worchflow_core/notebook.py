@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from worchflow_core.errors import StoreUnavailable
-from worchflow_core.lookup import change
+from worchflow_core.ledger import Ledger
 from worchflow_core.models import Payload, Record
 from worchflow_core.notes import KIND, Notes, Progress, body_of, checked_progress, line, notes_of
 from worchflow_core.protocols import Records
@@ -32,6 +32,7 @@ class Notebook:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        self._ledger = Ledger(records, KIND)
         self._said: dict[str, Notes] = {}
         self._known: dict[str, Record] = {}
         self._lock = threading.Lock()
@@ -130,7 +131,7 @@ class Notebook:
         self._remember([item for item in grown if item.key not in refused])
         for key in refused.union(item.key for item in fresh if item.key not in new):
             self._known.pop(key, None)
-            await change(self._records, KIND, key, partial(_merged, said[key]))
+            await self._ledger.change(key, partial(_merged, said[key]))
 
     def _remember(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -139,5 +140,5 @@ class Notebook:
             del self._known[key]
 
 
-def _merged(said: Notes, body: Payload | None) -> Payload:
+async def _merged(said: Notes, body: Payload | None) -> Payload:
     return body_of(notes_of(body).with_more(said))
