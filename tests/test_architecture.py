@@ -64,6 +64,7 @@ LAYERS = (
     (
         "annotations",
         "holding",
+        "identities",
         "limits",
         "lookup",
         "offset",
@@ -71,23 +72,30 @@ LAYERS = (
         "triggers",
     ),
     (
+        "drift",
+    ),
+    (
         "asides",
         "backends",
         "gatherings",
         "handles",
-        "identities",
         "leadership",
         "ledger",
+        "notes",
         "pauses",
         "proof",
         "results",
         "signatures",
+        "steprecords",
+        "undos",
     ),
     (
         "functions",
         "keys",
+        "notebook",
     ),
     (
+        "speaker",
         "catalog",
         "hookspecs",
         "timetable",
@@ -107,6 +115,7 @@ LAYERS = (
         "places",
     ),
     (
+        "forking",
         "handlers",
         "sending",
         "stepbook",
@@ -114,6 +123,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "undoing",
         "informing",
     ),
     (

@@ -161,6 +161,7 @@ class BlockingClient:
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
+    notes = _blocking(Client.notes)
     find = _blocking(Client.find)
     stats = _blocking(Client.stats)
     tally = _blocking(Client.tally)
@@ -184,12 +185,19 @@ class BlockingClient:
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)
     scheduler = _blocking(Client.scheduler)
+    pause_function = _blocking(Client.pause_function)
+    resume_function = _blocking(Client.resume_function)
+    paused_functions = _blocking(Client.paused_functions)
     pause_schedule = _blocking(Client.pause_schedule)
     resume_schedule = _blocking(Client.resume_schedule)
 
     def run_schedule_now(self, function_id: str) -> BlockingHandle[Any]:
         """Create an execution as the schedule would; see `Client.run_schedule_now`."""
         return BlockingHandle(self, self.wait_for(self.client.run_schedule_now(function_id)))
+
+    def fork(self, execution_id: str, **options: Any) -> BlockingHandle[Any]:
+        """Run an execution again from one of its steps, as a new one; see `Client.fork`."""
+        return BlockingHandle(self, self.wait_for(self.client.fork(execution_id, **options)))
 
     def _stop(self) -> None:
         if self._loop is not None and self._thread is not None:

@@ -19,13 +19,14 @@ from worchflow_core.control import (
 from worchflow_core.durations import Duration
 from worchflow_core.errors import StepTimeout
 from worchflow_core.functions import Function
-from worchflow_core.identities import StepCall
+from worchflow_core.identities import Slot, StepCall
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.speaker import running_step
 from worchflow_core.step import Watch
-from worchflow_core.stepbook import StepBook, running_step, wrapped
+from worchflow_core.stepbook import StepBook, wrapped
 from worchflow_core.steps import StepFactsOf
 
 
@@ -57,6 +58,7 @@ class BlockingSteps(StepFactsOf):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Run or replay the step and return its result."""
         call = self._book.call(
@@ -69,6 +71,7 @@ class BlockingSteps(StepFactsOf):
             retry_delay=retry_delay,
             timeout=timeout,
             once=once,
+            undo=undo,
         )
         if self._book.is_recorded(call):
             return self._book.replay(call)
@@ -83,14 +86,14 @@ class BlockingSteps(StepFactsOf):
 
     def sleep(self, title: str, duration: Duration, *, key: str | None = None) -> Any:
         """Fix now when to go on; see `Step.sleep`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "sleep")
         span = span_of(title, duration) or timedelta(0)
-        return self._kept(self._control.sleep(slot, self._book.clock.now() + span))
+        return self._kept(slot, self._control.sleep, self._book.clock.now() + span)
 
     def sleep_until(self, title: str, moment: datetime, *, key: str | None = None) -> Any:
         """Go on at a moment; see `Step.sleep_until`."""
-        slot = self._book.enter(title, key)
-        return self._kept(self._control.sleep(slot, checked_moment(title, moment)))
+        slot = self._book.enter(title, key, "sleep")
+        return self._kept(slot, self._control.sleep, checked_moment(title, moment))
 
     def wait_for_event(
         self,
@@ -115,15 +118,15 @@ class BlockingSteps(StepFactsOf):
         key: str | None = None,
     ) -> Any:
         """Wait for the first of several events; see `Step.wait_for_any`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "wait")
         check_wait(title, watches, on_timeout)
         span = span_of(title, timeout)
-        return self._kept(self._control.wait(slot, watches, span, on_timeout))
+        return self._kept(slot, self._control.wait, watches, span, on_timeout)
 
     def send_event(self, title: str, name: str, data: Any = None, *, key: str | None = None) -> Any:
         """Send an event once; see `Step.send_event`."""
-        slot = self._book.enter(title, key)
-        return self._kept(self._control.send_event(slot, name, data))
+        slot = self._book.enter(title, key, "send")
+        return self._kept(slot, self._control.send_event, name, data)
 
     def invoke(
         self,
@@ -135,9 +138,9 @@ class BlockingSteps(StepFactsOf):
         key: str | None = None,
     ) -> Any:
         """Run a function as a child execution; see `Step.invoke`."""
-        slot = self._book.enter(title, key)
+        slot = self._book.enter(title, key, "invoke")
         span = span_of(title, timeout)
-        return self._kept(self._control.invoke(slot, function, data, span))
+        return self._kept(slot, self._control.invoke, function, data, span)
 
     def map(
         self, title: str, fn: Callable[[Any], Any], items: Iterable[Any], **options: Any
@@ -158,7 +161,7 @@ class BlockingSteps(StepFactsOf):
     def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
         book = self._book
         started_at = book.clock.now()
-        token = running_step.set((book.execution.id, call.step_id))
+        token = running_step.set((book.execution.id, call.step_id, call.title))
         book.current = call.title
         try:
             if call.once:
@@ -171,7 +174,9 @@ class BlockingSteps(StepFactsOf):
             payload, seen = book.encode(call, value)
             stands = self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
-            return (seen if stands.result == payload else book.decode(call, stands)), None
+            known = seen if stands.result == payload else book.decode(call, stands)
+            book.done(call, known)
+            return known, None
         except ControlSignal as signal:
             book.stop(signal)
             book.was_raised = True
@@ -222,9 +227,13 @@ class BlockingSteps(StepFactsOf):
             )
         return value
 
-    def _kept(self, call: Coroutine[Any, Any, Any]) -> Any:
+    def _kept(
+        self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> Any:
+        if slot.is_adopted:
+            return self._book.adopted(slot)
         try:
-            return self._wait(call)
+            return self._wait(perform(slot, *args))
         except Suspend as signal:
             raise self._book.pause(signal) from None
 

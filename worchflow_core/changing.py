@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from worchflow_core import transitions
 from worchflow_core.errors import NotAllowed, NotFound, WorchflowError
+from worchflow_core.forking import is_half_made
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
@@ -69,10 +70,20 @@ class Changer:
 
     def reopened(self, execution: Execution) -> Change | WorchflowError:
         """Decide to queue an execution again, if it failed or was cancelled."""
+        if is_half_made(execution):
+            return NotAllowed(
+                f"execution {execution.id} is a fork that was not finished, so it has not all of "
+                f"its steps; fork {execution.forked_from} again"
+            )
         if execution.status not in (Status.FAILED, Status.CANCELLED):
             return NotAllowed(
                 f"execution {execution.id} is {execution.status}; "
                 "only a failed or cancelled one can be retried"
+            )
+        if execution.error is not None and execution.error.undone:
+            return NotAllowed(
+                f"execution {execution.id} has failed and its steps were undone; send the event "
+                "anew, or fork it from a step before those"
             )
         return transitions.reopen(execution, now=self._journal.clock.now())
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.codec import UNTYPED, Codec, hash_input
+from worchflow_core.drift import OnChange, outgrown
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
     EventTimeout,
@@ -175,9 +176,11 @@ class Control:
         book = self._book
         target = function if isinstance(function, Function) else self._registry.get(function)
         name = target.id if target is not None else check_function_id(str(function))
+        result = target.result_codec if target else Codec(UNTYPED, "result")
+        slot = book.drift.renewed(slot, result)
         child_id = derived_id(f"{book.execution.id}:{slot.step_id}")
         if slot.step_id in book.recorded:
-            return self._child_result(book.replayed(slot, "invoke"), target)
+            return self._child_result(slot, book.replayed(slot, "invoke"), result)
         codec = target.data_codec if target else Codec(UNTYPED, f"event data of {name}")
         payload, _ = codec.encode(codec.coerce(data), limit=self._max_payload)
         until = await self._deadline(slot, timeout)
@@ -193,20 +196,24 @@ class Control:
                 "message": child.error.message if child.error else None,
                 "reason": child.error.reason if child.error else None,
             }
-            return self._child_result(await self._record(slot, "invoke", body), target)
+            return self._child_result(slot, await self._record(slot, "invoke", body), result)
         if until is not None and until <= book.clock.now():
             body = {"child": child_id, "timeout": True}
-            return self._child_result(await self._record(slot, "invoke", body), target)
+            return self._child_result(slot, await self._record(slot, "invoke", body), result)
         book.children.add(child_id)
         raise Suspend(until, (child_key(child_id),))
 
-    def _child_result(self, stands: StepRecord, target: Function[Any, Any] | None) -> Any:
+    def _child_result(self, slot: Slot, stands: StepRecord, codec: Codec) -> Any:
         body = json.loads(stands.result or "{}")
         if body.get("timeout"):
             raise EventTimeout(f"execution {body['child']} had not ended in time; it goes on")
         if body["status"] == Status.COMPLETED:
-            codec = target.result_codec if target else Codec(UNTYPED, "result")
-            return codec.decode(json.dumps(body["result"]))
+            why = outgrown(stands, slot.title, codec)
+            if why is None:
+                return codec.decode(json.dumps(body["result"]))
+            if self._book.drift.on_change is OnChange.ADOPT:
+                return body["result"]
+            raise NonDeterminismError(why)
         if body["status"] == Status.CANCELLED:
             raise ExecutionCancelled(body["child"], None, "was cancelled")
         failure = None
@@ -265,11 +272,7 @@ class Control:
         stands = await self._journal.record(book.execution, record, self._lease)
         if stands is None:
             raise Superseded("a newer claim has this execution")
-        if stands.kind != kind:
-            raise NonDeterminismError(
-                f"step {slot.title!r} was stored as {stands.kind}, and is {kind} now; give the "
-                "changed step another title"
-            )
+        book.drift.compare(slot.title, stands, kind)
         book.recorded[slot.step_id] = stands
         return stands
 

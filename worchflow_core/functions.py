@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from worchflow_core.annotations import is_async
 from worchflow_core.codec import Codec
 from worchflow_core.cron import Cron, Rule
+from worchflow_core.drift import OnChange
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
 from worchflow_core.events import Event
@@ -60,6 +61,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         on_failure, on_success: ids of functions to run when an execution has ended.
         priority: what its executions are sent with unless the send says otherwise.
         tags: what its executions are labelled with.
+        on_change: what becomes of an execution whose stored step no longer fits the code.
         triggers: the events it subscribes to; each runs it in an execution of its own.
         flow: how many may run, start or be there at once; None where nothing limits it.
         data_codec, result_codec: how its event data and its result are written.
@@ -77,6 +79,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     on_success: str | None = None
     priority: int = 0
     tags: tuple[str, ...] = ()
+    on_change: OnChange = OnChange.FAIL
     triggers: tuple[Trigger, ...] = ()
     flow: FlowControl | None = None
     data_codec: Codec
@@ -149,6 +152,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
     concurrency: int | Limit | Sequence[Limit] | None = None,
     rate_limit: Rate | None = None,
@@ -178,6 +182,7 @@ def function(
     on_success: Function[Any, Any] | str | None = None,
     priority: int = 0,
     tags: Iterable[str] = (),
+    on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
     concurrency: int | Limit | Sequence[Limit] | None = None,
     rate_limit: Rate | None = None,
@@ -209,6 +214,8 @@ def function(
         on_success: the same for one that completed.
         priority: higher is claimed first, -100 to 100.
         tags: labels for each of its executions.
+        on_change: what to do where a stored step no longer fits this code: `fail` for good,
+            `warn` and run the step anew, or `adopt` what is stored as it is.
         triggers: names of events that run it as well, beside a send to its id: `"order/*"`, where
             `*` stands for any characters, or `Trigger("order/paid", match={"region": "eu"})`.
         concurrency: at most so many run at once, on all workers together; see `Limit`.
@@ -248,6 +255,7 @@ def function(
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
+                on_change=parse_word(OnChange, on_change, "on_change"),
                 triggers=parse_triggers(triggers),
                 flow=make_flow(
                     concurrency, rate_limit, throttle, debounce, batch, singleton, unique

@@ -17,7 +17,13 @@ from worchflow_core.retries import RetryPolicy
 from worchflow_core.validation import check_title
 
 DEADLINE = "deadline"
-"""The kind of a record that only fixes when a wait times out: a fact of the engine's, no step."""
+"""The kind of a record that only fixes when a wait times out."""
+
+UNDOING = "undoing"
+"""The kind of the record from which on an execution is undone."""
+
+FACTS = frozenset({DEADLINE, UNDOING})
+"""The kinds of records that are facts of the engine's, and no steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class StepCall:
     policy: RetryPolicy | None
     timeout: timedelta | None
     once: bool
+    undo: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,12 @@ class Slot:
     step_id: str
     title: str
     seq: int
+    is_adopted: bool = False
+    """What is stored under it is another kind of step, whose value is to be taken as it is."""
 
     def inner(self, word: str) -> Slot:
         """Return the place of a fact that belongs to this step."""
-        return Slot(_step_id(f"{self.step_id}:{word}"), self.title, self.seq)
+        return Slot(step_id_of(f"{self.step_id}:{word}"), self.title, self.seq)
 
 
 class Identities:
@@ -80,7 +89,7 @@ class Identities:
                 )
             self._repeats[title] = (caller, count + 1)
             text = title if count == 0 else f"{title}#{count + 1}"
-        step_id = _step_id(text)
+        step_id = step_id_of(text)
         if step_id in self._used:
             raise NonRetriable(f"two steps have the identity {text!r}; give one another key=")
         self._used.add(step_id)
@@ -89,7 +98,8 @@ class Identities:
 
 
 @lru_cache(maxsize=4096)  # most executions of a function have steps of the same titles
-def _step_id(text: str) -> str:
+def step_id_of(text: str) -> str:
+    """Return the id of the step whose title (`title#2` for its second call) or key this is."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 

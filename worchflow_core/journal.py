@@ -27,6 +27,7 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
 )
+from worchflow_core.notes import KIND as NOTES
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
 from worchflow_core.rules import changed
@@ -88,18 +89,34 @@ class Journal:
 
     # --- sending --------------------------------------------------------------------------------
 
-    async def create(self, executions: Sequence[Execution]) -> Sequence[Created]:
-        """Store new executions, hint those that are due, tell the plugins."""
+    async def create(
+        self, executions: Sequence[Execution], *, are_ready: bool = True
+    ) -> Sequence[Created]:
+        """Store new executions, hint those that are due, tell the plugins.
+
+        Nobody is told of those that are not ready: more is to be written before they may run.
+        """
         created = await self.store.create(executions)
         self.reach("after_insert")
         new = [
             item for item, answer in zip(executions, created, strict=True) if answer is Created.NEW
         ]
-        self.hint([item for item in new if item.hint_at is None])
-        if self._plugins.hears("worchflow_execution_queued"):
-            for item in new:
-                self._plugins.notify("worchflow_execution_queued", execution=item)
+        if are_ready:
+            self.hint([item for item in new if item.hint_at is None])
+            self.queued(new)
         return created
+
+    async def copy(self, steps: Sequence[StepRecord]) -> bool:
+        """Store steps of executions that are not ready; False where one has become so meanwhile."""
+        stands = await self.store.record(steps)
+        self.reach("after_step_insert")
+        return None not in stands
+
+    def queued(self, executions: Sequence[Execution]) -> None:
+        """Tell the plugins of executions that were stored and may run."""
+        if self._plugins.hears("worchflow_execution_queued"):
+            for item in executions:
+                self._plugins.notify("worchflow_execution_queued", execution=item)
 
     def hint(self, executions: Sequence[Execution], *, is_misrouted: bool = False) -> None:
         """Tell the queue of executions; a queue that is down costs latency only."""
@@ -245,6 +262,7 @@ class Journal:
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
         gone = await self.store.delete(ids)
+        await self.store.records.delete(NOTES, gone)
         self._asides.drop(gone)
         return gone
 

@@ -10,7 +10,6 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +17,7 @@ from worchflow_core.annotations import declared_result
 from worchflow_core.branches import Branches
 from worchflow_core.clock import Clock
 from worchflow_core.codec import Codec
+from worchflow_core.drift import Drift, OnChange, plain_value
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
     InvalidInput,
@@ -30,13 +30,14 @@ from worchflow_core.errors import (
 from worchflow_core.failures import failure_of, is_final, message_of
 from worchflow_core.identities import DEADLINE, Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
+from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend, Undoing
+from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
-
-running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
-"""(execution id, step id) of the step whose code is running here."""
+from worchflow_core.steprecords import recorded_step
+from worchflow_core.undos import Undo, reason_of
 
 
 class StepBook:
@@ -54,7 +55,11 @@ class StepBook:
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
         branches: which of its branches are at work.
-        watches, children: what this attempt waits for, to be looked at once more afterwards.
+        watches, children: what it waits for, to be looked at once more afterwards.
+        speaker: what it says of itself for people.
+        drift: what becomes of stored steps that no longer fit.
+        undos: what takes back the steps that this attempt has met, by step id.
+        frozen: what a step that is not recorded raises: nothing new may begin; None lets it.
         looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
     """
@@ -68,9 +73,12 @@ class StepBook:
         *,
         max_payload: int,
         max_steps: int,
+        notebook: Notebook,
+        on_change: OnChange = OnChange.FAIL,
     ) -> None:
         self.execution = execution
         self.recorded = recorded
+        self.drift = Drift(execution.id, recorded, on_change)
         self.tries: list[StepTry] = []
         self.step_failures = dict(execution.step_failures)
         self.signal: ControlSignal | None = None
@@ -83,6 +91,10 @@ class StepBook:
         self.watches: list[Watch] = []
         self.children: set[str] = set()
         self.branches = Branches()
+        self.undos: dict[str, Undo] = {}
+        self.frozen: ControlSignal | None = None
+        if reason_of(recorded) is not None:
+            self.frozen = Undoing("the execution is being undone")
         self.looking = asyncio.Lock()
         self.taken = {
             str(json.loads(step.result or "{}").get("event"))
@@ -91,6 +103,7 @@ class StepBook:
         }
         self.clock = clock
         self.plugins = plugins
+        self.speaker = Speaker(execution, recorded, notebook, clock)
         self._max_payload = max_payload
         self._max_steps = max_steps
         self._identities = Identities()
@@ -109,12 +122,15 @@ class StepBook:
         retry_delay: Duration | None,
         timeout: Duration | None,
         once: bool,
+        undo: Callable[[Any], Any] | None = None,
     ) -> StepCall:
         """Fix the identity of a step at the moment it is called.
 
         Raises:
             ControlSignal: the attempt has to unwind.
             NonRetriable: nested steps, a title used by two tasks, or too many steps.
+            NonDeterminismError: another step stands under this identity, or a `once` step would
+                have to run anew.
             InvalidInput: title, key or an option cannot be taken.
         """
         if not callable(code):
@@ -124,25 +140,39 @@ class StepBook:
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
             )
+        if undo is not None and not callable(undo):
+            raise InvalidInput(
+                f"step {title!r}: undo is {type(undo).__name__}; give a function that takes the "
+                "step's result"
+            )
         slot = self.enter(title, key)
         policy = None
         if retries is not None or retry_delay is not None:
             policy = _option(title, make_retry_policy, retries, retry_delay)
         span = None if timeout is None else _option(title, parse_duration, timeout)
         declared = declared_result(code) if returns is None else returns
+        codec = Codec(declared, f"result of step {title!r}")
+        fitting = self.drift.renewed(slot, codec)
+        if once and fitting is not slot:
+            raise NonDeterminismError(
+                f"the stored result of step {title!r} no longer fits the code, and it is to run "
+                "once; give it a type that takes both"
+            )
+        self._check_frozen(fitting.step_id)
         return StepCall(
-            step_id=slot.step_id,
+            step_id=fitting.step_id,
             title=title,
             code=code,
             args=args,
-            codec=Codec(declared, f"result of step {title!r}"),
+            codec=codec,
             seq=slot.seq,
             policy=policy,
             timeout=span,
             once=once,
+            undo=undo,
         )
 
-    def enter(self, title: str, key: str | None) -> Slot:
+    def enter(self, title: str, key: str | None, kind: str = "run") -> Slot:
         """Fix the identity of a step, of any kind, at the moment it is called.
 
         Raises:
@@ -164,14 +194,19 @@ class StepBook:
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
             )
-        stands = self.recorded.get(slot.step_id)
-        # Foreign records may have no title; they carry the step's id in its place.
-        if stands is not None and key is None and stands.title not in (title, slot.step_id):
-            raise NonDeterminismError(
-                f"step {title!r} was stored as step {stands.title!r}, whose identity is the same; "
-                "give one of them another title or key="
-            )
-        return slot
+        self._check_frozen(slot.step_id)
+        self.speaker.met(slot.step_id)
+        return self.drift.placed(slot, key, kind) if slot.step_id in self.recorded else slot
+
+    def _check_frozen(self, step_id: str) -> None:
+        if self.frozen is not None and step_id not in self.recorded:
+            self.stop(self.frozen)
+            self.check()
+
+    @property
+    def is_undoing(self) -> bool:
+        """Whether the execution is being undone."""
+        return isinstance(self.frozen, Undoing)
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -189,6 +224,10 @@ class StepBook:
 
     def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that the only branch has to wait, and return what it is to raise."""
+        if self.frozen is not None:  # nothing is waited for any more
+            self.stop(self.frozen)
+            self.was_raised = True
+            return self.frozen
         self.pauses.append(signal)
         self.stop(signal)
         self.was_raised = True
@@ -196,6 +235,8 @@ class StepBook:
 
     async def hold(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that a branch has to wait, and return what it is to raise once all others do too."""
+        if self.frozen is not None:
+            return self.pause(signal)
         self.pauses.append(signal)
         try:
             await self.branches.until_idle()
@@ -229,7 +270,7 @@ class StepBook:
     # --- replay ---------------------------------------------------------------------------------
 
     def is_recorded(self, call: StepCall) -> bool:
-        """Return whether a result of this step, or its start, is in the store."""
+        """Return whether its result, or its start, is in the store."""
         return call.step_id in self.recorded
 
     def replay(self, call: StepCall) -> Any:
@@ -240,7 +281,8 @@ class StepBook:
             StepOutcomeUnknown: it was begun and nobody knows how it ended.
         """
         stands = self.recorded[call.step_id]
-        self._compare(call.title, stands, "run")
+        if self.drift.on_change is not OnChange.ADOPT:
+            self.drift.compare(call.title, stands, "run")
         if stands.status is StepStatus.STARTED:
             raise StepOutcomeUnknown(
                 f"step {call.title!r} was begun in attempt {stands.attempt} and nobody knows how "
@@ -249,87 +291,59 @@ class StepBook:
         value = self.decode(call, stands)
         if self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        self.done(call, value)
         return value
+
+    def done(self, call: StepCall, value: Any) -> None:
+        """Note what takes a step back that is recorded, if anything does."""
+        if call.undo is not None:
+            self.undos[call.step_id] = Undo(
+                Slot(call.step_id, call.title, call.seq), call.undo, value
+            )
 
     def decode(self, call: StepCall, stands: StepRecord) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
-        try:
-            return call.codec.decode(stands.result)
-        except InvalidInput as error:
-            raise NonDeterminismError(
-                f"the stored result of step {call.title!r} no longer fits the code: {error}; give "
-                "the changed step another title, or a type that takes both"
-            ) from error
+        return self.drift.value(stands, call.title, call.codec)
+
+    def adopted(self, slot: Slot) -> Any:
+        """Return what a step of another kind has handed on, as plain JSON."""
+        stands = self.recorded[slot.step_id]
+        if self.plugins.hears("worchflow_step_replayed"):
+            self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        return plain_value(stands)
 
     def replayed(self, slot: Slot, kind: str) -> StepRecord:
         """Return the record of a step that is not run but waited, sent or invoked."""
         stands = self.recorded[slot.step_id]
-        self._compare(slot.title, stands, kind)
+        self.drift.compare(slot.title, stands, kind)
         if kind != DEADLINE and self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
         return stands
-
-    def _compare(self, title: str, stands: StepRecord, kind: str) -> None:
-        if stands.kind != kind:
-            raise NonDeterminismError(
-                f"step {title!r} was stored as {stands.kind}, and is {kind} now; give the "
-                "changed step another title"
-            )
 
     # --- results --------------------------------------------------------------------------------
 
     def record_of(self, call: StepCall, payload: Payload, started_at: datetime) -> StepRecord:
         """Return the record of a step that ran."""
-        return self._record(call, StepStatus.COMPLETED, payload, started_at, self.clock.now())
+        return recorded_step(
+            self.execution, call, result=payload, started_at=started_at, ended_at=self.clock.now()
+        )
 
     def start_of(self, call: StepCall, started_at: datetime) -> StepRecord:
         """Return the record that a `once` step is about to begin."""
-        return self._record(call, StepStatus.STARTED, None, started_at, None)
+        return recorded_step(
+            self.execution, call, status=StepStatus.STARTED, started_at=started_at, ended_at=None
+        )
 
     def fact(self, slot: Slot, kind: str, payload: Payload, ends: datetime | None) -> StepRecord:
         """Return the record of a step of another kind; `ends` may lie ahead, as of a sleep."""
         now = self.clock.now()
-        execution = self.execution
-        return StepRecord(
-            execution_id=execution.id,
-            step_id=slot.step_id,
-            title=slot.title,
-            kind=kind,
-            result=payload,
-            seq=slot.seq,
-            fence=execution.fence,
-            attempt=execution.failed_attempts + 1,
-            started_at=now,
-            ended_at=ends or now,
-            execution_created_at=execution.created_at,
+        return recorded_step(
+            self.execution, slot, kind=kind, result=payload, started_at=now, ended_at=ends or now
         )
 
     def encode(self, call: StepCall, value: Any) -> tuple[Payload, Any]:
         """Return a step's result as JSON text, and as every later attempt will see it."""
         return call.codec.encode(value, limit=self._max_payload)
-
-    def _record(
-        self,
-        call: StepCall,
-        status: StepStatus,
-        payload: Payload | None,
-        started_at: datetime,
-        ended_at: datetime | None,
-    ) -> StepRecord:
-        execution = self.execution
-        return StepRecord(
-            execution_id=execution.id,
-            step_id=call.step_id,
-            title=call.title,
-            status=status,
-            result=payload,
-            seq=call.seq,
-            fence=execution.fence,
-            attempt=execution.failed_attempts + 1,
-            started_at=started_at,
-            ended_at=ended_at,
-            execution_created_at=execution.created_at,
-        )
 
     # --- failures -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from worchflow_core import holding, transitions
 from worchflow_core.admission import Admission
 from worchflow_core.errors import StoreUnavailable
+from worchflow_core.forking import abandon, is_half_made
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import follow_up, has_followers
 from worchflow_core.journal import Journal
@@ -49,6 +50,8 @@ _DEAD_KEPT = timedelta(days=1)
 _WAITERS = (Status.WAITING, Status.RETRYING)  # the latter where another branch backs off
 _LOOKED_WITHIN = timedelta(seconds=2)
 """A worker has looked again by then at what it settled as waiting, or it never will."""
+_FORKED_WITHIN = timedelta(minutes=5)
+"""A fork has all of its steps by then, or whoever made it has died."""
 _UNHEARD = timedelta(minutes=10)
 """For so long nobody is told of an execution whose function no worker has."""
 _EPOCH_KEY = "queue-epoch"
@@ -221,18 +224,17 @@ class Sweeper:
             Condition("deadline_at", Operator.BEFORE, now),
             Condition("status", Operator.IN, tuple(CLAIMABLE)),
         )
-        pairs = [
-            (
-                item,
-                transitions.expire(
-                    item,
-                    now=now,
-                    has_handler=has_followers(item, Status.FAILED, self._registry),
-                ),
-            )
-            for item in found
-            if item.owner is None
-        ]
+        unowned = [item for item in found if item.owner is None]
+        steps = await self._store.steps([item.id for item in unowned if item.fence])
+        pairs = []
+        for item in unowned:
+            if any(step.kind == "run" for step in steps.get(item.id, ())):
+                # What it did may have to be undone, which takes its code: a worker ends it.
+                if item.due_at is not None and item.due_at > now:
+                    pairs.append((item, transitions.wake(item, now=now)))
+                continue
+            has_handler = has_followers(item, Status.FAILED, self._registry)
+            pairs.append((item, transitions.expire(item, now=now, has_handler=has_handler)))
         await self._journal.update(pairs)
 
     async def _cancel(self) -> None:
@@ -258,6 +260,14 @@ class Sweeper:
             if item.status in _WAITERS and item.waits and item.updated_at < now - _LOOKED_WITHIN
         ]
         await self._journal.update(waiting)  # whoever was to look has died: they look themselves
+        half_made = [
+            (item, abandon(item, now=now))
+            for item in found
+            if is_half_made(item)
+            and not item.status.is_final
+            and item.updated_at < now - _FORKED_WITHIN
+        ]
+        await self._journal.update(half_made)
         await self._mailbox.deliver_pending()
 
     # --- hints ----------------------------------------------------------------------------------
