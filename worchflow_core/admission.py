@@ -20,12 +20,12 @@ from worchflow_core.batches import Batches
 from worchflow_core.batching import Batcher
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
-from worchflow_core.gates import Doorman, Gate, key_of
+from worchflow_core.gates import Doorman, Gate
 from worchflow_core.gather_gates import BatchGate, DebounceGate
 from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
 from worchflow_core.keys import UniqueKeys
-from worchflow_core.limits import FlowControl, Limit, WhenTaken, turn_of
+from worchflow_core.limits import FlowControl, Limit, WhenTaken, key_of, turn_of
 from worchflow_core.lines import UNTIL_ENDED, Entrant, Line, Place
 from worchflow_core.models import Execution
 from worchflow_core.places import Places, urgency

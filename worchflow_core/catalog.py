@@ -12,6 +12,7 @@ from worchflow_core.cron import Every
 from worchflow_core.durations import format_duration
 from worchflow_core.errors import NotAllowed, NotFound
 from worchflow_core.functions import Function
+from worchflow_core.limits import described
 from worchflow_core.lookup import read_record
 from worchflow_core.models import Record, WorkerState
 from worchflow_core.protocols import Records, Store
@@ -38,6 +39,7 @@ class FunctionInfo:
         tags: labels of its executions.
         priority: what its executions are sent with.
         triggers: the events it subscribes to.
+        flow: what flow control allows, in words: "at most 10 at once for each data.tenant".
     """
 
     id: str
@@ -54,6 +56,7 @@ class FunctionInfo:
     tags: tuple[str, ...] = ()
     priority: int = 0
     triggers: tuple[Trigger, ...] = ()
+    flow: tuple[str, ...] = ()
 
     def problems(self, data: Any) -> list[tuple[str, str]]:
         """Return (path, what is wrong) for each place where event data does not fit."""
@@ -86,6 +89,7 @@ def describe(function: Function[Any, Any]) -> FunctionInfo:
         tags=function.tags,
         priority=function.priority,
         triggers=function.triggers,
+        flow=described(function.flow),
     )
 
 
@@ -139,5 +143,6 @@ def _from_body(body: str) -> FunctionInfo:
     fields = json.loads(body)
     known = {name: fields[name] for name in FunctionInfo.__slots__ if name in fields}
     known["tags"] = tuple(known.get("tags") or ())
+    known["flow"] = tuple(known.get("flow") or ())
     known["triggers"] = triggers.from_wire(known.get("triggers"))
     return FunctionInfo(**known)

@@ -17,7 +17,7 @@ from worchflow_core.errors import ConfigurationError, StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import cancelled_parents
 from worchflow_core.models import Execution, StepRecord
-from worchflow_core.pauses import open_functions, paused
+from worchflow_core.pauses import Pause, open_functions, paused
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.rules import is_claimable
 from worchflow_core.running import Running
@@ -70,6 +70,8 @@ class Claimer:
         self._running = running
         self._functions = registry.ids
         self._pauses_read_at: float | None = None
+        self._pauses: Mapping[str, Pause] = {}
+        self._told: set[str] = set()
         self._begun = 0
         self._fruitless = 0
         self._looked_at = time.monotonic()
@@ -135,6 +137,7 @@ class Claimer:
         found = await self._journal.store.get(assignment.only or ())
         if all(item.status.is_final for item in found):
             return True
+        self._tell_paused(found)
         await self._running.pause(0.1)
         return False
 
@@ -191,8 +194,24 @@ class Claimer:
         now = time.monotonic()
         if self._pauses_read_at is None or now - self._pauses_read_at > _PAUSES_READ_EVERY:
             pauses = await paused(self._journal.store.records)
+            self._pauses = pauses
             self._functions = open_functions(self._registry.ids, pauses)
             self._pauses_read_at = now
+
+    def _tell_paused(self, found: Sequence[Execution]) -> None:
+        """Say once of those that are awaited here that somebody has paused their function."""
+        for item in found:
+            pause = self._pauses.get(item.function)
+            if pause is not None and item.function not in self._told and not item.status.is_final:
+                self._told.add(item.function)
+                why = f", {pause.reason!r}" if pause.reason else ""
+                logger.warning(
+                    "function %s is paused since %s%s; execution %s begins when it is resumed",
+                    item.function,
+                    pause.paused_at.isoformat(timespec="seconds"),
+                    why,
+                    item.id,
+                )
 
     async def _start(self, claimed: Sequence[Execution]) -> int:
         """Begin attempts at what may run, and return how many; give back what may not, or cannot.

@@ -14,6 +14,7 @@ from worchflow_core import catalog, pauses
 from worchflow_core.bulk import Bulk, BulkChange, Verb
 from worchflow_core.changing import Changer
 from worchflow_core.codec import Codec
+from worchflow_core.doubles import Doubles
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import (
     IdempotencyConflict,
@@ -66,6 +67,7 @@ class Client:
         self._settings = settings
         self._timetable = Timetable(journal.store.records)
         self._results = Results(journal.store)
+        self._doubles = Doubles(journal.store, journal.clock, registry)
         self._changer = Changer(journal, registry)
         self._forker = Forker(journal, registry, settings.max_payload)
         self._informer = Informer(journal, registry, settings)
@@ -149,6 +151,9 @@ class Client:
     async def send_many(self, events: Iterable[Send]) -> list[ExecutionHandle[Any]]:
         """Send many events in few round trips; all are checked before the first is written.
 
+        Of a function that takes a key only once (`unique=`), and that this process knows, the
+        handle is that of the execution which has the key; nothing more is created for it.
+
         Raises:
             InvalidInput, IdempotencyConflict, StoreUnavailable: as `send` does. After a conflict
             or an outage some of the others may have been stored; sending all again is safe where
@@ -167,8 +172,17 @@ class Client:
         handles: list[ExecutionHandle[Any]] = []
         for start in range(0, len(prepared), 1000):
             part = prepared[start : start + 1000]
-            created = await self._create([execution for execution, _ in part])
-            for (execution, codec), answer in zip(part, created, strict=True):
+            executions = [execution for execution, _ in part]
+            doubles = await self._within(None, self._doubles.find(executions))
+            fresh = [item for item in executions if item.id not in doubles]
+            answers = await self._create(fresh) if fresh else ()
+            created = iter(answers)
+            for execution, codec in part:
+                if execution.id in doubles:
+                    known = doubles[execution.id]
+                    handles.append(ExecutionHandle(self, known, codec, is_new=False))
+                    continue
+                answer = next(created)
                 if answer is Created.CONFLICT:
                     raise IdempotencyConflict(
                         f"execution {execution.id!r} exists with another function or other data; "

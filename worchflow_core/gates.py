@@ -11,7 +11,7 @@ from worchflow_core import holding
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
-from worchflow_core.limits import FlowControl, digest_of, value_of
+from worchflow_core.limits import FlowControl, key_of
 from worchflow_core.models import Change, Execution, Failure, Status
 from worchflow_core.stages import Stage
 
@@ -144,11 +144,6 @@ class Doorman:
         if pairs:
             self.journal.reach("after_gate")
             await self.journal.update(pairs, is_quiet=True)
-
-
-def key_of(execution: Execution, what: str, path: str | None) -> str:
-    """Return the key of a limit: which function, which limit, and for which value."""
-    return f"{execution.function}|{what}|{digest_of(value_of(path, execution.data))}"
 
 
 def age(execution: Execution) -> tuple[datetime, str]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from worchflow_core.durations import Duration, format_duration, parse_duration
 from worchflow_core.errors import FunctionError
 from worchflow_core.matching import field_of
-from worchflow_core.models import Payload
+from worchflow_core.models import Execution, Payload
 
 MOST_AT_ONCE = 10_000
 """How many executions of one key a `Limit` may let run: all of them stand in one record."""
@@ -266,6 +266,50 @@ def make_flow(
     return None if flow == FlowControl() else flow
 
 
+def described(flow: FlowControl | None) -> tuple[str, ...]:
+    """Return what a function asks of flow control, a sentence's worth for each option."""
+    if flow is None:
+        return ()
+    texts = [
+        f"at most {limit.count:,} at once{_each(limit.key)}"
+        + (f", {limit.fair_by} taking turns" if limit.fair_by else "")
+        for limit in flow.concurrency
+    ]
+    if flow.singleton is not None:
+        texts.append(f"one under way at a time{_each(flow.singleton.key)}, else {_taken(flow)}")
+    if flow.rate_limit is not None:
+        rate = flow.rate_limit
+        texts.append(f"{rate.count:,} in {rate.text}{_each(rate.key)}, more are turned away")
+    if flow.throttle is not None:
+        rate = flow.throttle
+        texts.append(f"{rate.count:,} in {rate.text}{_each(rate.key)}, more start later")
+    if flow.debounce is not None:
+        texts.append(
+            f"the last of a burst, {flow.debounce.text} after it{_each(flow.debounce.key)}"
+        )
+    if flow.batch is not None:
+        wait = format_duration(flow.batch.longest)
+        texts.append(f"{flow.batch.size:,} together, within {wait}{_each(flow.batch.key)}")
+    if flow.unique is not None:
+        span = flow.unique.span
+        until = "until it ends" if span is None else f"for {format_duration(span)}"
+        texts.append(f"each {flow.unique.key} once {until}")
+    return tuple(texts)
+
+
+def _each(key: str | None) -> str:
+    return f" for each {key}" if key else ""
+
+
+def _taken(flow: FlowControl) -> str:
+    assert flow.singleton is not None
+    return {
+        WhenTaken.SKIP: "the new one is skipped",
+        WhenTaken.CANCEL: "the new one replaces it",
+        WhenTaken.QUEUE: "the new one waits",
+    }[WhenTaken(flow.singleton.when_taken)]
+
+
 def value_of(path: str | None, data: Payload | None) -> Any:
     """Return the value that a key such as "data.tenant" names in an event's data; None without."""
     if path is None or data is None:
@@ -283,6 +327,11 @@ def digest_of(value: Any) -> str:
         value = int(value)  # as JSON has it, 1 and 1.0 are one number
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def key_of(execution: Execution, what: str, path: str | None) -> str:
+    """Return the key of a limit: which function, which limit, and for which value."""
+    return f"{execution.function}|{what}|{digest_of(value_of(path, execution.data))}"
 
 
 def turn_of(path: str | None, data: Payload | None) -> str:

@@ -95,7 +95,8 @@ class Places:
         has_strays = True
         while has_strays or places:
             chosen, strays = await self._pass_on(key, places, arrived, is_thorough)
-            self._journal.reach("after_place_freed")
+            if chosen:
+                self._journal.reach("after_place_freed")
             called = await self._call([*chosen, *strays])
             has_strays = bool(strays)
             # Cancelled meanwhile, say: their places are free again.

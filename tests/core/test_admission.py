@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +17,7 @@ from worchflow_core import (
     Batch,
     Debounce,
     Event,
+    Execution,
     ExecutionCancelled,
     ExecutionFailed,
     Limit,
@@ -23,11 +27,16 @@ from worchflow_core import (
     Status,
     Step,
     Unique,
+    Worchflow,
     function,
 )
 from worchflow_core import lines as line_records
+from worchflow_core.admission import Admission
+from worchflow_core.keys import UniqueKeys
+from worchflow_core.limits import digest_of
+from worchflow_core.lines import is_parked
 
-from .support import run, until, working
+from .support import application, run, until, worker_of, working
 
 
 @pytest.fixture(
@@ -319,19 +328,26 @@ def test_one_at_a_time(place: dict[str, Any], choice: str) -> None:
     run(main())
 
 
+@asynccontextmanager
+async def stranger(place: dict[str, Any]) -> AsyncIterator[Worchflow]:
+    """Open an application over the same store that knows none of the functions."""
+    async with application(**place) as app:
+        yield app
+
+
 def test_an_event_with_the_same_key_runs_only_once(place: dict[str, Any]) -> None:
     ran = []
 
-    @function(unique=Unique("data.order", window="1h"))
+    @function(id="taken", unique=Unique("data.order", window="1h"))
     async def taken(event: Event[Any], step: Step) -> None:
         ran.append(event.data["order"])
 
     async def main() -> None:
-        async with working(taken, **place) as app:
-            first = await app.client.send(taken, {"order": 1})
+        async with working(taken, **place), stranger(place) as other:
+            first = await other.client.send("taken", {"order": 1})
             await first.result(30)
             for order, is_new in ((1, False), (2, True), (1, False)):
-                handle = await app.client.send(taken, {"order": order})
+                handle = await other.client.send("taken", {"order": order})
                 if is_new:
                     await handle.result(30)
                 else:
@@ -344,21 +360,207 @@ def test_an_event_with_the_same_key_runs_only_once(place: dict[str, Any]) -> Non
     run(main())
 
 
+def test_a_sender_that_knows_the_function_gets_the_execution_that_has_the_key(
+    place: dict[str, Any],
+) -> None:
+    @function(id="taken", unique="data.order")
+    async def taken(event: Event[Any], step: Step) -> str:
+        await step.sleep("Nap", "1.1s")
+        return event.id
+
+    async def main() -> None:
+        async with application(taken, **place) as app:
+            sends = [Send(function=taken, data={"order": number}) for number in (1, 2, 1)]
+            first, second, double = await app.client.send_many(sends)
+            assert (double.id, double.is_new) == (first.id, False)
+            assert (first.is_new, second.is_new) == (True, True)
+            again = await asyncio.gather(
+                *(app.client.send(taken, {"order": 2}, id=f"mine-{n}") for n in range(3))
+            )
+            assert {(item.id, item.is_new) for item in again} == {(second.id, False)}
+            async with worker_of(app):
+                assert await double.result(30) == first.id
+                third = await app.client.send(taken, {"order": 1})
+                assert third.is_new
+                assert await third.result(30) == third.id
+            count = sum((await app.client.stats()).values())
+            assert count == 3
+
+    run(main())
+
+
+def test_of_racing_senders_one_creates_the_execution(place: dict[str, Any]) -> None:
+    @function(id="taken", unique="data")
+    async def taken(event: Event[Any], step: Step) -> str:
+        return event.id
+
+    async def main() -> None:
+        async with application(taken, **place) as app:
+            handles = await asyncio.gather(*(app.client.send(taken, 1) for _ in range(20)))
+            async with worker_of(app):
+                ended = [await app.client.wait(item.id, timeout=30) for item in handles]
+            assert (
+                Counter(item.status for item in {e.id: e for e in ended}.values())[Status.COMPLETED]
+                == 1
+            )
+
+    run(main())
+
+
+def test_a_key_whose_sender_died_is_free_after_a_while(place: dict[str, Any]) -> None:
+    @function(id="taken", unique="data")
+    async def taken(event: Event[Any], step: Step) -> str:
+        return event.id
+
+    async def main() -> None:
+        async with application(taken, **place) as app:
+            store, now = app.journal.store, app.journal.clock.now()
+            dead = Execution(id="dead", function="taken", data="1", created_at=now, updated_at=now)
+            await UniqueKeys(store, app.journal.clock).reserve(
+                "taken|unique|" + digest_of(1), dead, None
+            )
+            handle = await app.client.send(taken, 1)
+            async with worker_of(app):
+                await until(lambda: is_put_off(handle))
+                app.journal.clock.shift(timedelta(minutes=2))
+                assert await handle.result(30) == handle.id
+
+    async def is_put_off(handle: Any) -> bool:
+        execution = await handle.get()
+        return execution.due_at is not None and execution.due_at > execution.created_at
+
+    run(main())
+
+
 def test_while_one_is_active_its_double_is_turned_away(place: dict[str, Any]) -> None:
-    @function(unique="data")
+    @function(id="taken", unique="data")
     async def taken(event: Event[Any], step: Step) -> str:
         await step.sleep("Nap", "1.1s")
         return "done"
 
     async def main() -> None:
-        async with working(taken, **place) as app:
+        async with working(taken, **place) as app, stranger(place) as other:
             first = await app.client.send(taken, 1)
-            await until(lambda: status_is(first, Status.SLEEPING))
-            second = await app.client.send(taken, 1)
+            second = await other.client.send("taken", 1)
             with pytest.raises(ExecutionCancelled):
                 await second.result(30)
             assert await first.result(30) == "done"
-            third = await app.client.send(taken, 1)
+            third = await other.client.send("taken", 1)
             assert await third.result(30) == "done"
+            await app.client.retry(second.id)  # by hand, once nobody has the key
+            assert await second.result(30) == "done"
+
+    run(main())
+
+
+def test_executions_in_a_line_that_is_no_more_are_let_go(place: dict[str, Any]) -> None:
+    """A deploy changes the key of a limit, raises it, or takes it away, while many wait."""
+    gate = asyncio.Event()
+
+    def version(*limits: Limit) -> Any:
+        @function(id="changing", concurrency=limits)
+        async def changing(event: Event[Any], step: Step) -> str:
+            await gate.wait()
+            return "done"
+
+        return changing
+
+    async def waiting(app: Worchflow, number: int) -> bool:
+        found = (await app.client.find()).items
+        return sum(is_parked(item) for item in found) == number
+
+    async def main() -> None:
+        async with working(version(Limit(1, key="data.old")), **place) as app:
+            for _ in range(12):
+                await app.client.send("changing", {"old": 1, "new": 2})
+            await until(lambda: waiting(app, 11))
+        async with working(version(Limit(3, key="data.new")), **place) as app:
+            await until(lambda: waiting(app, 9))
+        async with working(version(), **place) as app:
+            gate.set()
+            for item in (await app.client.find()).items:
+                await app.client.wait(item.id, timeout=30)
+
+    run(main())
+
+
+def test_who_waits_can_be_cancelled_and_retried(place: dict[str, Any]) -> None:
+    gate = asyncio.Event()
+
+    @function(concurrency=1)
+    async def limited(event: Event[Any], step: Step) -> str:
+        await gate.wait()
+        return "done"
+
+    async def main() -> None:
+        async with working(limited, **place) as app:
+            handles = await app.client.send_many([Send(function=limited) for _ in range(4)])
+
+            async def parked() -> list[Any]:
+                return [h for h in handles if is_parked(await h.get())]
+
+            async def are_parked() -> bool:
+                return len(await parked()) == 3
+
+            await until(are_parked)
+            out, later, _ = await parked()
+            await out.cancel()
+            await later.cancel()
+            await later.retry()
+            gate.set()
+            for handle in handles:
+                if handle is not out:
+                    assert await handle.result(30) == "done"
+            assert (await out.get()).status is Status.CANCELLED
+            await app.client.delete(out.id)
+
+    run(main())
+
+
+def test_places_of_a_worker_that_died_are_given_to_others(place: dict[str, Any]) -> None:
+    @function(id="limited", concurrency=2)
+    async def limited(event: Event[Any], step: Step) -> str:
+        return "done"
+
+    async def main() -> None:
+        async with application(limited, **place) as app:
+            handles = await app.client.send_many([Send(function=limited) for _ in range(6)])
+            admission = Admission(app.journal, app.registry)
+            # Two of these get a place; then the worker that has claimed them is never seen again.
+            claimed = await app.journal.claim("lost", ["limited"], limit=6, ids=None)
+            assert len(await admission.admit(claimed)) == 2
+            async with worker_of(app):
+                for handle in handles:
+                    assert await handle.result(30) == "done"
+            crashes = sorted([(await handle.get()).crashes for handle in handles])
+            assert crashes == [0, 0, 0, 0, 0, 0]
+            ended = [await handle.get() for handle in handles]
+            outcomes = Counter(tuple(a.outcome for a in item.attempts) for item in ended)
+            assert outcomes == {("completed",): 4, ("crashed", "completed"): 2}
+
+    run(main())
+
+
+def test_a_paused_function_begins_nothing_until_it_is_resumed(place: dict[str, Any]) -> None:
+    @function(id="held")
+    async def held(event: Event[Any], step: Step) -> str:
+        return "done"
+
+    @function(id="other")
+    async def other(event: Event[Any], step: Step) -> str:
+        return "done"
+
+    async def main() -> None:
+        async with application(held, other, **place) as app:
+            worker = asyncio.create_task(app.worker.run(burst=True))
+            await worker  # its functions are described now
+            pause = await app.client.pause_function("held", reason="a migration")
+            assert (await app.client.paused_functions()) == {"held": pause}
+            async with worker_of(app):
+                waits = await app.client.send(held)
+                assert await (await app.client.send(other)).result(30) == "done"
+                assert (await waits.get()).status is Status.QUEUED
+                await app.client.resume_function("held")
+                assert await waits.result(30) == "done"
 
     run(main())

@@ -440,7 +440,7 @@ ROWS = (
     ),
     Row(
         gap="its place goes to another / who is called",
-        point="after_place_freed:2",
+        point="after_place_freed",
         left=Status.COMPLETED,
         stored=2,
         steps=(ACT, BUSY),

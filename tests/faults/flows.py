@@ -306,7 +306,7 @@ async def play_limited(event: Event[dict[str, Any]], step: Step) -> list[str]:
     return await _play(event, step)
 
 
-@function(id="play-debounced", retries=0, debounce="0.3s")
+@function(id="play-debounced", retries=0, debounce="5s")
 async def play_debounced(event: Event[dict[str, Any]], step: Step) -> list[str]:
     """Run the steps once no other event has come for a moment."""
     return await _play(event, step)

@@ -11,18 +11,21 @@ from worchflow_core.cli import exits, output
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from worchflow_core.catalog import FunctionInfo
     from worchflow_core.cli.flags import Flags
     from worchflow_core.client import Client
     from worchflow_core.models import Worker
+    from worchflow_core.pauses import Pause
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this family."""
     app.command("functions")(functions)
     app.command("workers")(workers)
+    app.command("pause")(pause)
+    app.command("resume")(resume)
 
 
 def functions(
@@ -68,6 +71,49 @@ def functions(
     run_async(main())
 
 
+def pause(
+    ctx: typer.Context,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's id.")],
+    reason: Annotated[str, typer.Option(help="Why, for others who wonder.")] = "",
+) -> None:
+    """Begin no execution of a function until it is resumed; what runs goes on."""
+    from worchflow_core.cli.opening import existing, run_async
+
+    flags = flags_of(ctx)
+
+    async def main() -> None:
+        async with existing(flags) as app:
+            held = await app.client.pause_function(function, reason=reason)
+        if flags.json:
+            output.document({"function": function, "paused": _pause_document(held)})
+        elif not flags.quiet:
+            output.say(f"{function} is paused; worchflow resume {function} lets it go on")
+
+    run_async(main())
+
+
+def resume(
+    ctx: typer.Context,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's id.")],
+) -> None:
+    """Let the executions of a paused function begin again."""
+    from worchflow_core.cli.opening import existing, run_async
+
+    flags = flags_of(ctx)
+
+    async def main() -> None:
+        async with existing(flags) as app:
+            if function not in await app.client.paused_functions():
+                raise exits.CommandError(f"{function} is not paused", code=exits.NOT_FOUND)
+            await app.client.resume_function(function)
+        if flags.json:
+            output.document({"function": function, "paused": None})
+        elif not flags.quiet:
+            output.say(f"{function} is resumed")
+
+    run_async(main())
+
+
 def _installed(flags: Flags) -> list[FunctionInfo]:
     from worchflow_core.catalog import describe
     from worchflow_core.cli.opening import load_app
@@ -94,7 +140,9 @@ async def _functions(
         return
     live: dict[str, int] = {}
     counts: dict[str, dict[str, int]] = {}
+    pauses: Mapping[str, Pause] = {}
     if client is not None:
+        pauses = await client.paused_functions()
         from worchflow_core.doctor import live_workers_with
 
         workers = await client.workers()
@@ -105,16 +153,20 @@ async def _functions(
             row = counts.setdefault(tally.function, {})
             row[tally.status.value] = row.get(tally.status.value, 0) + tally.count
     if flags.json:
-        items = [_function_document(item, live, counts, with_counts) for item in known]
+        items = [_function_document(item, live, counts, with_counts, pauses) for item in known]
         output.document({"items": items, "total": len(items)})
     elif known:
-        _function_table(known, live, counts, with_counts=with_counts)
+        _function_table(known, live, counts, pauses, with_counts=with_counts)
     elif not flags.quiet:
         output.say("no functions; install a package that has some, or name a module with -m")
 
 
 def _function_document(
-    item: FunctionInfo, live: dict[str, int], counts: dict[str, dict[str, int]], counted: bool
+    item: FunctionInfo,
+    live: dict[str, int],
+    counts: dict[str, dict[str, int]],
+    counted: bool,
+    pauses: Mapping[str, Pause],
 ) -> dict[str, Any]:
     from worchflow_core.triggers import to_wire
 
@@ -126,6 +178,8 @@ def _function_document(
         "zone": item.zone,
         "every": item.every,
         "triggers": [to_wire(trigger) for trigger in item.triggers],
+        "flow": list(item.flow),
+        "paused": _pause_document(pauses.get(item.id)),
         "retries": item.retries,
         "timeout": item.timeout,
         "distribution": item.distribution,
@@ -137,10 +191,17 @@ def _function_document(
     return {**document, "ended": counts.get(item.id, {})} if counted else document
 
 
+def _pause_document(pause: Pause | None) -> dict[str, Any] | None:
+    from worchflow_core.clock import to_millis
+
+    return None if pause is None else {"at": to_millis(pause.paused_at), "reason": pause.reason}
+
+
 def _function_table(
     known: Sequence[FunctionInfo],
     live: dict[str, int],
     counts: dict[str, dict[str, int]],
+    pauses: Mapping[str, Pause],
     *,
     with_counts: bool,
 ) -> None:
@@ -153,7 +214,9 @@ def _function_table(
         Column(title="SCHEDULE"),
         Column(title="EVENTS", shrinks=True),
         Column(title="RETRIES", is_number=True),
+        Column(title="FLOW", shrinks=True),
         Column(title="WORKERS", is_number=True),
+        Column(title="STATE"),
     ]
     names = ("completed", "failed", "cancelled") if with_counts else ()
     columns += [Column(title=name.upper(), is_number=True) for name in names]
@@ -169,7 +232,9 @@ def _function_table(
                 printable(item.cron or (f"every {item.every}" if item.every else "-")),
                 printable(", ".join(map(str, item.triggers)) or "-", 60),
                 str(item.retries),
+                printable("; ".join(item.flow) or "-", 60),
                 str(live.get(item.id, 0)),
+                "paused" if item.id in pauses else "open",
                 *(f"{ended.get(name, 0):,}" for name in names),
                 printable(item.description, 80),
             ]
