@@ -29,10 +29,10 @@ from worchflow_core import (
     Unique,
     Worchflow,
     function,
+    keys,
 )
 from worchflow_core import lines as line_records
 from worchflow_core.admission import Admission
-from worchflow_core.keys import UniqueKeys
 from worchflow_core.limits import digest_of
 from worchflow_core.lines import is_parked
 
@@ -235,7 +235,7 @@ def test_what_comes_faster_than_a_throttle_starts_later(place: dict[str, Any]) -
 def test_of_a_burst_only_the_last_runs(place: dict[str, Any]) -> None:
     ran = []
 
-    @function(debounce=Debounce("400ms", key="data.id"))
+    @function(debounce=Debounce("1.5s", key="data.id"))
     async def debounced(event: Event[Any], step: Step) -> int:
         ran.append(event.data["n"])
         return int(event.data["n"])
@@ -407,7 +407,11 @@ def test_of_racing_senders_one_creates_the_execution(place: dict[str, Any]) -> N
     run(main())
 
 
-def test_a_key_whose_sender_died_is_free_after_a_while(place: dict[str, Any]) -> None:
+def test_a_key_whose_sender_died_is_free_after_a_while(
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "RESERVED", timedelta(seconds=2))
+
     @function(id="taken", unique="data")
     async def taken(event: Event[Any], step: Step) -> str:
         return event.id
@@ -416,13 +420,11 @@ def test_a_key_whose_sender_died_is_free_after_a_while(place: dict[str, Any]) ->
         async with application(taken, **place) as app:
             store, now = app.journal.store, app.journal.clock.now()
             dead = Execution(id="dead", function="taken", data="1", created_at=now, updated_at=now)
-            await UniqueKeys(store, app.journal.clock).reserve(
-                "taken|unique|" + digest_of(1), dead, None
-            )
+            unique = keys.UniqueKeys(store, app.journal.clock)
+            await unique.reserve(f"taken|unique|{digest_of(1)}", dead, None)
             handle = await app.client.send(taken, 1)
             async with worker_of(app):
                 await until(lambda: is_put_off(handle))
-                app.journal.clock.shift(timedelta(minutes=2))
                 assert await handle.result(30) == handle.id
 
     async def is_put_off(handle: Any) -> bool:
