@@ -117,6 +117,7 @@ LAYERS = (
     (
         "forking",
         "handlers",
+        "held",
         "sending",
         "stepbook",
     ),

@@ -185,6 +185,7 @@ class BlockingClient:
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)
     scheduler = _blocking(Client.scheduler)
+    why_held = _blocking(Client.why_held)
     pause_function = _blocking(Client.pause_function)
     resume_function = _blocking(Client.resume_function)
     paused_functions = _blocking(Client.paused_functions)

@@ -28,6 +28,7 @@ from worchflow_core.filters import Filter
 from worchflow_core.forking import UNCHANGED, Fork, Forker
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handles import ExecutionHandle, result_of
+from worchflow_core.held import why_held
 from worchflow_core.identities import FACTS
 from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
@@ -270,6 +271,13 @@ class Client:
     async def notes(self, execution_id: str) -> Notes:
         """Return what an execution has said of itself: its progress, and the lines it logged."""
         return await read_notes(self._store.records, execution_id)
+
+    async def why_held(self, execution: Execution) -> str | None:
+        """Return in words why flow control, or a pause, keeps an execution from beginning.
+
+        None where neither does: it runs, has ended, is due, or waits for something of its own.
+        """
+        return await why_held(execution, self._store, self._journal.clock.now())
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

@@ -284,9 +284,8 @@ def described(flow: FlowControl | None) -> tuple[str, ...]:
         rate = flow.throttle
         texts.append(f"{rate.count:,} in {rate.text}{_each(rate.key)}, more start later")
     if flow.debounce is not None:
-        texts.append(
-            f"the last of a burst, {flow.debounce.text} after it{_each(flow.debounce.key)}"
-        )
+        burst = f"the last of a burst{_each(flow.debounce.key)}"
+        texts.append(f"{burst}, when none came for {flow.debounce.text}")
     if flow.batch is not None:
         wait = format_duration(flow.batch.longest)
         texts.append(f"{flow.batch.size:,} together, within {wait}{_each(flow.batch.key)}")

@@ -216,7 +216,8 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     for line in _wrapped(_facts(execution, now)):
         output.data(line)
     if not execution.status.is_final:
-        reason = why_waiting(execution, await client.workers(), now)
+        reason = await client.why_held(execution)
+        reason = reason or why_waiting(execution, await client.workers(), now)
         if reason is not None:
             output.data(printable(reason))
     lines = step_lines(execution, recorded)
