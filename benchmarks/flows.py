@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from worchflow_core import Event, Step, function
+from worchflow_core import Event, Limit, Step, function
 
 
 async def one() -> int:
@@ -16,6 +16,18 @@ async def one() -> int:
 @function
 async def no_steps(event: Event[Any], step: Step) -> int:
     """Do nothing, durably."""
+    return 1
+
+
+@function(concurrency=10)
+async def limited(event: Event[Any], step: Step) -> int:
+    """Do nothing, ten at once."""
+    return 1
+
+
+@function(concurrency=Limit(10, key="data.tenant"))
+async def limited_by_key(event: Event[Any], step: Step) -> int:
+    """Do nothing, ten at once of each tenant."""
     return 1
 
 

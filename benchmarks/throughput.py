@@ -20,16 +20,25 @@ from places import PLACES, place
 
 from worchflow_core import Send, Worchflow
 
+FUNCTIONS = {
+    "none": flows.no_steps,
+    "three": flows.three_steps,
+    "limited": flows.limited,
+    "limited-by-key": flows.limited_by_key,
+}
+
 
 async def drain(overrides: dict[str, str], name: str, count: int, concurrency: int) -> list[float]:
     """Send `count` events, drain them; return sends, drains a second and CPU microseconds."""
-    function = {"none": flows.no_steps, "three": flows.three_steps}[name]
+    function = FUNCTIONS[name]
     settings = {**overrides, "concurrency": concurrency, "disabled_plugins": "logs,sample-audit"}
     async with Worchflow(functions=[function], overrides=settings, env_file=None) as app:
         began = time.perf_counter()
         for start in range(0, count, 1000):
             part = min(1000, count - start)
-            await app.client.send_many([Send(function=function) for _ in range(part)])
+            await app.client.send_many(
+                [Send(function=function, data={"tenant": number % 1000}) for number in range(part)]
+            )
         await app.journal.drain()  # the hints as well
         sent = time.perf_counter()
         gc.collect()
@@ -49,7 +58,7 @@ def main() -> None:
     """Run the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", choices=PLACES, default="sqlite")
-    parser.add_argument("--steps", choices=("none", "three"), action="append")
+    parser.add_argument("--steps", choices=[*FUNCTIONS], action="append")
     parser.add_argument("--executions", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
@@ -74,7 +83,7 @@ def main() -> None:
 def _line(where: str, steps: str, row: list[float]) -> str:
     sends, drains, cpu = row
     return (
-        f"{where:8} {steps:5} steps  {sends:8,.0f} sent/s  {drains:8,.0f} run/s  "
+        f"{where:8} {steps:14} steps  {sends:8,.0f} sent/s  {drains:8,.0f} run/s  "
         f"{cpu:5.0f} us CPU each"
     )
 

@@ -97,6 +97,7 @@ LAYERS = (
     (
         "speaker",
         "catalog",
+        "doubles",
         "hookspecs",
         "timetable",
         "migration",

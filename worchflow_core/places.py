@@ -29,7 +29,7 @@ _PAGES = 20
 
 _THOROUGH_EVERY = 6
 
-_CHOSEN_FROM = 100
+_CHOSEN_FROM = 25
 """Among so many of the oldest in a line, the most urgent are called."""
 
 
