@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from worchflow_core import CLAIMABLE, FINAL, Condition, Operator, Query, Status, Store
+from worchflow_core.clock import to_millis
 from worchflow_core.testing.contracts.samples import NOW, at, execution, step, worker
 from worchflow_core.transitions import Outcome, request_cancel, settle
 from worchflow_plugins.mongo import MongoStore
@@ -248,6 +249,33 @@ def test_every_question_of_the_core_is_answered_by_an_index(
                 cost = sum(line["docsExamined"] for line in lines)
                 assert not any("COLLSCAN" in line["planSummary"] for line in lines), name
                 assert cost <= 4 * query.limit, (name, cost, [x["planSummary"] for x in lines])
+
+    asyncio.run(main())
+
+
+def test_who_is_next_of_200_000_in_one_line_is_found_without_a_sort(mongodb_url: str) -> None:
+    far = timedelta(days=36500)
+    query = Query(
+        where=(
+            Condition("waits", Operator.HAS, ("f|concurrency-0||",)),
+            Condition("status", Operator.EQUAL, Status.QUEUED),
+            Condition("due_at", Operator.SINCE, NOW + far / 10),
+        ),
+        descending=False,
+        limit=25,
+    )
+
+    async def main() -> None:
+        async with backlog(mongodb_url) as (store, database):
+            await database.command("profile", 0)
+            stands = {"waits": ["f|concurrency-0||"], "dueAt": to_millis(NOW + far)}
+            await database.executions.update_many({}, {"$set": stands})
+            assert await multiply(database) > 200_000
+            lines = await examined(database, store.find(query))
+            assert sum(line["docsExamined"] for line in lines) <= 2 * query.limit
+            for line in lines:
+                assert line["planSummary"].startswith("IXSCAN { waits: 1, createdAt: 1")
+                assert not line.get("hasSortStage")
 
     asyncio.run(main())
 

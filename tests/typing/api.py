@@ -17,16 +17,35 @@ from worchflow_core import (
     ExecutionHandle,
     Failure,
     Function,
+    Limit,
+    Rate,
     Resource,
     Send,
     SentEvent,
     Step,
     Trigger,
+    Unique,
     Worchflow,
     function,
     hookimpl,
 )
 from worchflow_core.testing import Harness, Run
+
+
+@function(
+    concurrency=[Limit(2, key="data.tenant"), Limit(10)],
+    throttle=Rate(10, "1m"),
+    singleton="skip",
+    unique=Unique("data.order", window=60),
+)
+async def controlled(event: Event[dict[str, Any]], step: Step) -> int:
+    assert_type(event.batch, tuple[Event[dict[str, Any]], ...])
+    return 1
+
+
+async def flow(client: Client, execution: Execution) -> None:
+    assert_type(await client.send(controlled, {}), ExecutionHandle[int])
+    assert_type(await client.why_held(execution), str | None)
 
 
 @dataclass

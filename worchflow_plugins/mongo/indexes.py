@@ -79,6 +79,12 @@ ENDED = Index(
     partial={"finishedAt": {"$gt": 0}},
 )
 BY_STATUS = Index(collection="executions", key=_key("status", "createdAt", "id"))
+# In order of creation: many may wait for one thing, and the oldest is to go on first.
+WAITING = Index(
+    collection="executions",
+    key=_key("waits", "createdAt", "id"),
+    partial={"waits": {"$exists": True}},
+)
 CREATED = Index(collection="executions", key=_key("createdAt", "id"))
 STEP = Index(collection="steps", key=_key("executionId", "stepId"), unique=True)
 INDEXES = (
@@ -94,12 +100,7 @@ INDEXES = (
     Index(collection="executions", key=_key("updatedAt", "id")),
     Index(collection="executions", key=_key("eventName", "createdAt", "id")),
     Index(collection="executions", key=_key("owner"), partial={"owner": {"$gt": ""}}),
-    # In order of creation: many may wait for one thing, and the oldest is to go on first.
-    Index(
-        collection="executions",
-        key=_key("waits", "createdAt", "id"),
-        partial={"waits": {"$exists": True}},
-    ),
+    WAITING,
     Index(collection="executions", key=_key("tags"), partial={"tags": {"$exists": True}}),
     Index(collection="executions", key=_key("parent"), partial={"parent": {"$gt": ""}}),
     Index(collection="executions", key=_key("forkedFrom"), partial={"forkedFrom": {"$gt": ""}}),

@@ -21,7 +21,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.mongo.connection import Connection
 from worchflow_plugins.mongo.documents import ALWAYS_DUE, Document, execution_of
-from worchflow_plugins.mongo.indexes import CREATED
+from worchflow_plugins.mongo.indexes import CREATED, WAITING
 
 Hint = list[tuple[str, int]]
 
@@ -69,11 +69,14 @@ class Finder:
         return await self._executions.count_documents(wanted, **options)
 
     async def _hint(self, query: Query, wanted: Document, total: int | None) -> Hint | None:
-        """Return the index to walk where the beginning of a text fits much, else None.
+        """Return the index to walk where the server would choose badly, else None.
 
-        The server would fetch and sort all that fits. The first page of it comes sooner by the
-        index that has the order already.
+        Who waits for one thing is found by that, however many others have the same status. Where
+        the beginning of a text fits much, the server would fetch and sort all of it: the first
+        page comes sooner by the index that has the order already.
         """
+        if any(item.field == "waits" for item in query.where):
+            return list(WAITING.key)
         begins = any(item.operator is Operator.PREFIX for item in query.where)
         is_alone = len(query.where) == (1 if begins else 0)
         if query.order != "created_at" or not is_alone or not (query.search or begins):
