@@ -210,11 +210,15 @@ class World:
         """Release what dead workers own, and cancel what they were to, as the sweep does."""
         alive = tuple(worker.name for worker in self.workers)
         sweeper = Sweeper(self.workers[0].journal, self.registry, self.app.settings)
-        owned = await self.store.find(
-            Query(where=(Condition("owner", Operator.NOT_IN, alive),), limit=1000)
-        )
-        await sweeper._release(owned.items)
-        await sweeper._cancel()
+
+        async def work() -> None:
+            owned = await self.store.find(
+                Query(where=(Condition("owner", Operator.NOT_IN, alive),), limit=1000)
+            )
+            await sweeper._release(owned.items)
+            await sweeper._cancel()
+
+        await self._alive(0, work)
 
     # --- the end --------------------------------------------------------------------------------
 
