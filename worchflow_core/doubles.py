@@ -12,6 +12,9 @@ from worchflow_core.limits import Unique, key_of
 from worchflow_core.models import Execution
 from worchflow_core.protocols import Store
 
+_FIRST_WAIT = 0.01
+_LAST_WAIT = 0.5
+
 
 class Doubles:
     """Take unique keys for executions that are about to be created.
@@ -31,8 +34,8 @@ class Doubles:
         """Return by the id of each execution that is a double the one that has its key.
 
         Two that are sent together may be doubles of each other: the first of them has the key.
-        Where another sender has the key, and its execution is not there yet, neither is told to be
-        the double: admission decides.
+        Where another sender has the key, and its execution does not come within a moment, this
+        one is told to be no double: admission decides.
         """
         if not self._registry.has_flow:
             return {}
@@ -52,9 +55,12 @@ class Doubles:
         holders = {key: taken_by[first] for key, first in holders.items()}
         doubles = {key: holder for key, holder in holders.items() if key != holder}
         known = {item.id: item for item in executions}
-        if doubles.keys() and not set(doubles.values()) <= known.keys():
-            found = await self._store.get(set(doubles.values()) - known.keys())
-            known |= {item.id: item for item in found}
+        wait = _FIRST_WAIT
+        while (missing := set(doubles.values()) - known.keys()) and wait < _LAST_WAIT:
+            if wait > _FIRST_WAIT:
+                await asyncio.sleep(wait)
+            known |= {item.id: item for item in await self._store.get(missing)}
+            wait *= 2
         return {key: known[holder] for key, holder in doubles.items() if holder in known}
 
     def _option(self, execution: Execution) -> Unique | None:
