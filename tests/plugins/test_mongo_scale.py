@@ -275,6 +275,21 @@ def test_stats_look_at_keys_alone_and_skip_the_largest_status(scale: Scale) -> N
     assert len(scale.examined(again)) < 2 * len(lines) + 10  # all within a second, or a few
 
 
+def test_stats_of_the_next_second_count_no_largest_status_at_all(scale: Scale) -> None:
+    async def twice(store: Store) -> None:
+        first = await store.stats()
+        await asyncio.sleep(1.1)  # a snapshot is kept for a second at most
+        assert await store.stats() == first
+
+    counted = [
+        line["command"]["pipeline"][0]["$match"]["status"]
+        for line in scale.examined(twice)
+        if "pipeline" in line["command"]
+    ]
+    assert counted.count(Status.COMPLETED) == 1  # the first time, as nobody knew which is large
+    assert counted.count(Status.WAITING) == 3
+
+
 def test_a_tally_looks_at_what_ended_in_its_span(scale: Scale) -> None:
     since = Condition("finished_at", Operator.SINCE, at(-600))
     for where in ([since], [since, Condition("function", Operator.EQUAL, "f3")]):

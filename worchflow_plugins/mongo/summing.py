@@ -29,6 +29,7 @@ class Sums:
         self._snapshot: Mapping[Status, int] = {}
         self._snapshot_until = 0.0
         self._large: dict[Status, tuple[int, float]] = {}
+        self._rest: Status | None = None
 
     @property
     def _executions(self) -> AsyncCollection[Any]:
@@ -42,16 +43,7 @@ class Sums:
         if total <= _EXACT_UP_TO:
             return await self._all_counted()
         started = time.monotonic()
-        counts = dict(
-            zip(_RARE_FIRST, await asyncio.gather(*map(self._capped, _RARE_FIRST)), strict=True)
-        )
-        large = [status for status in _RARE_FIRST if counts[status] >= COUNT_CAP]
-        # The largest status needs no counting: it is what the others leave of the total.
-        for status in large[:-1]:
-            counts[status] = await self._counted(status)
-        if large:
-            rest = sum(count for status, count in counts.items() if status is not large[-1])
-            counts[large[-1]] = max(0, total - rest)
+        counts = await self._estimated(total)
         now = time.monotonic()
         self._snapshot = counts
         self._snapshot_until = now + min(_KEPT_FOR, _SHARE_OF_TIME * (now - started))
@@ -95,6 +87,32 @@ class Sums:
         found = {item["_id"]: item["count"] async for item in cursor}
         return {status: found[status.value] for status in Status if status.value in found}
 
+    async def _estimated(self, total: int) -> Mapping[Status, int]:
+        """Count all statuses but one that is large: it is what the others leave of the total."""
+        rest = self._rest
+        if rest is None:
+            capped = await asyncio.gather(*map(self._capped, _RARE_FIRST))
+            counts = dict(zip(_RARE_FIRST, capped, strict=True))
+            large = [status for status in _RARE_FIRST if counts[status] >= COUNT_CAP]
+            if not large:
+                return counts
+            *others, rest = large
+            self._large.update(dict.fromkeys(others, (0, 0.0)))
+        others = [status for status in _RARE_FIRST if status is not rest]
+        exact = await asyncio.gather(*map(self._exact, others))
+        left = total - sum(exact)
+        self._rest = rest if left >= COUNT_CAP else None
+        if self._rest is None:
+            left = await self._exact(rest)
+        return {**dict(zip(others, exact, strict=True)), rest: left}
+
+    async def _exact(self, status: Status) -> int:
+        if status not in self._large:
+            count = await self._capped(status)
+            if count < COUNT_CAP:
+                return count
+        return await self._counted(status)
+
     async def _capped(self, status: Status) -> int:
         return await self._executions.count_documents(
             {"status": status.value}, limit=COUNT_CAP, hint=list(BY_STATUS.key),
@@ -110,5 +128,8 @@ class Sums:
                 {"status": status.value}, hint=list(BY_STATUS.key), maxTimeMS=TIME_LIMIT
             )
             took = time.monotonic() - now
-            self._large[status] = (count, now + max(_KEPT_FOR, _SHARE_OF_TIME * took))
+            if count < COUNT_CAP:
+                self._large.pop(status, None)
+            else:
+                self._large[status] = (count, now + max(_KEPT_FOR, _SHARE_OF_TIME * took))
         return count
