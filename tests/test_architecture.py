@@ -149,6 +149,7 @@ LAYERS = (
     ),
     (
         "blocking_steps",
+        "deadline",
     ),
     (
         "attempt",

@@ -29,6 +29,7 @@ from worchflow_core.settings import load_settings
 from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.testing.stubs import Plan, under_test
 from worchflow_core.threads import ThreadPool
+from worchflow_core.undos import expired
 
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
@@ -321,10 +322,12 @@ class Harness:
             raise WorchflowError(f"execution {waiting.id} waits for an event that was not sent")
         if due is not None and deadline is not None and deadline <= due:
             self._skip_to(deadline)
+            stored = (await journal.store.steps([waiting.id])).get(waiting.id, ())
             has_handler = self._handler(function, Status.FAILED)
-            change = transitions.expire(waiting, now=clock.now(), has_handler=has_handler)
-            await journal.update([(waiting, change)])
-            return
+            change = expired(waiting, stored, now=clock.now(), has_handler=has_handler)
+            if change is not None:
+                await journal.update([(waiting, change)])
+                return
         self._skip_to(due)
         claimed = await journal.claim(_OWNER, [function.id], limit=1, ids=[waiting.id])
         if not claimed:

@@ -69,6 +69,35 @@ def test_show_tells_what_was_undone(cli: Callable[..., Any], talking: str) -> No
     assert "its steps were undone" in refused.err
 
 
+LOST = """
+from worchflow_core import function
+
+
+def refund(receipt):
+    raise OSError("the till is \\x1b[31mshut")
+
+
+@function(retries=0)
+async def pays(event, step):
+    await step.run("Charge", lambda: "receipt", undo=refund)
+    await step.run("Reserve", lambda: "seat", undo=lambda seat: None)
+    raise ValueError("no visa")
+"""
+
+
+def test_show_marks_an_undo_that_could_not_be_made(cli: Callable[..., Any], place: Path) -> None:
+    (place / "lost.py").write_text(LOST)
+    assert cli("send", "pays", "-m", "lost", "-q", "--id", "lost-0001").code == 0
+    assert cli("worker", "-m", "lost", "--burst", "-q").code == 0
+    shown = cli("show", "lost-0001").out
+    assert "\x1b" not in shown
+    lines = shown.splitlines()
+    marks = {line[2:].split("  ")[0]: line[0] for line in lines if line[2:].startswith("Undo ")}
+    assert marks["Undo Charge"] != marks["Undo Reserve"]
+    assert "'Charge' could not be undone: the till is" in shown
+    assert "  1 step undone" in lines
+
+
 def test_watching_tells_each_line_once(cli: Callable[..., Any], talking: str) -> None:
     assert cli("send", "talks", "-m", talking, "-q", "--id", "talk-0003").code == 0
     assert cli("worker", "-m", talking, "--burst", "-q").code == 0
