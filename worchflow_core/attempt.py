@@ -156,7 +156,8 @@ class Attempt:
         if outcome is not None and self._is_to_undo(outcome):
             outcome = await self._undo(outcome)
         self.book.close()
-        self._around.notebook.close(self.execution.id)
+        if self._around.notebook.is_open(self.execution.id):
+            await self._around.notebook.close(self.execution.id)
         return outcome
 
     async def _run_code(self) -> str:

@@ -263,8 +263,8 @@ class Journal:
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
+        await self.store.records.delete(NOTES, ids)  # first: nobody would find them afterwards
         gone = await self.store.delete(ids)
-        await self.store.records.delete(NOTES, gone)
         self._asides.drop(gone)
         return gone
 

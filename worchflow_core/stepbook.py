@@ -252,6 +252,7 @@ class StepBook:
         self.signal = Superseded("this attempt has ended")
         self.is_abandoned = True
         self.branches.end()
+        self.speaker.close()
         for _, call in self.pending.values():
             call.close()
 
