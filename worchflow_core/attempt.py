@@ -141,7 +141,8 @@ class Attempt:
         payload: str | None = None
         try:
             async with Deadline(self.book, self.started_at, self._interrupt):
-                payload = await self._run_code()
+                if not self.book.undos.are_over:
+                    payload = await self._run_code()
         except asyncio.CancelledError as cancelled:
             if not self._is_interrupted:
                 error = WorchflowError("the function cancelled itself")

@@ -28,12 +28,10 @@ from worchflow_core.signals import ControlSignal, Superseded
 from worchflow_core.speaker import running_step
 from worchflow_core.stepbook import StepBook
 from worchflow_core.threads import ThreadPool
-from worchflow_core.undos import BEGUN, UNDO, Undo, begun_body, reason_of, undo_failure
+from worchflow_core.undos import BEGUN, TITLE, UNDO, Undo, begun_body, reason_of, undo_failure
 from worchflow_core.wire import failure_to_wire
 
 logger = logging.getLogger("worchflow")
-
-_TITLE = "Undo {}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +97,7 @@ class Undoer:
             return Undone(failure=failure, again_at=again_at)
         for undo in sorted(book.undos.met.values(), key=lambda item: -item.slot.seq):
             slot = undo.slot.inner(UNDO)
-            slot = Slot(slot.step_id, _TITLE.format(undo.slot.title)[:256], self._next_seq)
+            slot = Slot(slot.step_id, TITLE.format(undo.slot.title)[:256], self._next_seq)
             if slot.step_id in book.recorded:
                 continue
             book.check()
@@ -113,7 +111,7 @@ class Undoer:
         undos = [step for step in self._book.recorded.values() if step.kind == UNDO]
         lost = [(step, found) for step in undos if (found := undo_failure(step)) is not None]
         told = [
-            f"{step.title.removeprefix(_TITLE.format(''))!r} could not be undone: {found.message}"
+            f"{step.title.removeprefix(TITLE.format(''))!r} could not be undone: {found.message}"
             for step, found in lost
         ]
         told += [
@@ -129,6 +127,7 @@ class Undoer:
         book = self._book
         began = book.clock.now()
         book.current = slot.title
+        book.speaker.met(slot.step_id)
         token = running_step.set((book.execution.id, slot.step_id, slot.title))
         lost: Failure | None = None
         try:

@@ -29,6 +29,9 @@ from worchflow_core.wire import failure_from_wire, failure_to_wire
 UNDO = "undo"
 """The kind of a recorded undo, and the inner word of its identity within its step's."""
 
+TITLE = "Undo {}"
+"""What people read of the undo of a step."""
+
 BEGUN = step_id_of(f"\0{UNDOING}")
 """The identity of the record that says why; no title holds a NUL."""
 
@@ -78,6 +81,11 @@ class Undos:
     def are_due(self) -> bool:
         """Whether a failure for good has anything to undo."""
         return bool(self.met) or bool(left_to_undo(list(self._recorded.values())))
+
+    @property
+    def are_over(self) -> bool:
+        """Whether all is undone, so that there is nothing to meet any more."""
+        return self.are_begun and not self.are_due
 
     def freeze(self) -> None:
         """Let no step begin any more: the execution is being undone."""
@@ -192,6 +200,13 @@ def undone_steps(recorded: Sequence[StepRecord]) -> set[str]:
     """Return the ids of the steps whose effect was taken back: they are done no more."""
     ids = {step.step_id for step in recorded if step.kind == UNDO}
     return {step.step_id for step in recorded if _undo_of(step).step_id in ids}
+
+
+def undone_titles(recorded: Sequence[StepRecord]) -> tuple[str, ...]:
+    """Return the titles of the steps whose effect was taken back, in the order in which it was."""
+    undos = [step for step in recorded if step.kind == UNDO and not is_lost(step)]
+    undos.sort(key=lambda step: step.seq)
+    return tuple(step.title.removeprefix(TITLE.format("")) for step in undos)
 
 
 def undo_failure(step: StepRecord) -> Failure | None:

@@ -198,6 +198,47 @@ def test_an_undo_may_raise_anything(kind: type[BaseException], is_plain: bool, u
     run(main())
 
 
+def test_code_is_not_run_again_where_all_is_undone(url: str) -> None:
+    """The worker is lost between the last undo's record and the end."""
+    ledger = Ledger()
+    attempts: list[int] = []
+
+    @function(id="trip", retries=0)
+    async def book_trip(event: Event[Any], step: Step) -> None:
+        attempts.append(1)
+        await step.run("Flight", ledger.book, "flight", undo=ledger.take_back)
+        raise ValueError("no visa")
+
+    async def main() -> None:
+        async with opened(url, book_trip) as app:
+            store, update = app.journal.store, app.journal.store.update
+            is_away = asyncio.Event()
+
+            async def refuse(changes: Any) -> Any:
+                ends = {change.values.get("status") for change in changes}
+                if Status.FAILED in ends and not is_away.is_set():
+                    is_away.set()
+                    return {change.id for change in changes}
+                return await update(changes)
+
+            store.update = refuse  # type: ignore[method-assign]
+            async with worker_of(app):
+                handle = await app.client.send("trip", None)
+                await is_away.wait()
+                owned = await handle.get()
+                change = release_crashed(
+                    owned, now=owned.updated_at, max_crashes=5, has_grown=True, has_hint=False
+                )
+                assert not await update([change])
+                execution = await app.client.wait(handle.id, timeout=30)
+            assert execution.error is not None
+            assert (execution.error.message, execution.error.undone) == ("no visa", 1)
+            assert ledger.lines == ["+flight", "-<flight>"]
+            assert attempts == [1]
+
+    run(main())
+
+
 def test_an_undo_may_say_when_to_try_it_again() -> None:
     moments: list[datetime] = []
 
