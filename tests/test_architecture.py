@@ -151,6 +151,7 @@ LAYERS = (
     ),
     (
         "blocking_steps",
+        "deadline",
     ),
     (
         "attempt",

@@ -364,6 +364,9 @@ if TYPE_CHECKING:
     from worchflow_core.triggers import (
         Trigger as Trigger,
     )
+    from worchflow_core.undos import (
+        is_lost as is_lost,
+    )
     from worchflow_core.wire import (
         EXECUTION_NAMES as EXECUTION_NAMES,
     )
@@ -514,6 +517,7 @@ _HOMES = {
     ),
     "timetable": ("ScheduleInfo", "ScheduleRun", "Timetable", "schedule_to_wire"),
     "triggers": ("Trigger",),
+    "undos": ("is_lost",),
     "wire": (
         "EXECUTION_NAMES",
         "attempt_from_wire",

@@ -9,12 +9,13 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from worchflow_core.admission import Admission
 from worchflow_core.blocking_steps import BlockingSteps
 from worchflow_core.control import Control
+from worchflow_core.deadline import Deadline
 from worchflow_core.errors import (
     ExecutionTimeout,
     NonRetriable,
@@ -38,7 +39,6 @@ from worchflow_core.signals import (
     Superseded,
     Suspend,
     TimedOut,
-    Undoing,
 )
 from worchflow_core.stepbook import StepBook
 from worchflow_core.steps import Steps
@@ -128,6 +128,9 @@ class Attempt:
             self._is_interrupted = True
             self._task.cancel()
 
+    def _interrupt(self, signal: ControlSignal) -> None:
+        self.stop(signal, now=True)
+
     async def run(self) -> Outcome | None:
         """Run the function and return how it ended; None where another claim has it now."""
         if self.book.signal is not None:  # it came while the attempt waited to begin
@@ -137,8 +140,9 @@ class Attempt:
         error: BaseException | None = None
         payload: str | None = None
         try:
-            async with _deadline(self):
-                payload = await self._run_code()
+            async with Deadline(self.book, self.started_at, self._interrupt):
+                if not self.book.undos.are_over:
+                    payload = await self._run_code()
         except asyncio.CancelledError as cancelled:
             if not self._is_interrupted:
                 error = WorchflowError("the function cancelled itself")
@@ -153,7 +157,8 @@ class Attempt:
         if outcome is not None and self._is_to_undo(outcome):
             outcome = await self._undo(outcome)
         self.book.close()
-        self._around.notebook.close(self.execution.id)
+        if self._around.notebook.is_open(self.execution.id):
+            await self._around.notebook.close(self.execution.id)
         return outcome
 
     async def _run_code(self) -> str:
@@ -207,26 +212,32 @@ class Attempt:
 
     def _is_to_undo(self, outcome: Outcome) -> bool:
         """Return whether what the steps did is to be taken back, or has begun to be."""
+        undos = self.book.undos
         if outcome.status in (Status.QUEUED, Status.CANCELLED):
             return False  # given back, it goes on with undoing later; cancelled, it stops
-        has_failed = outcome.status is Status.FAILED and bool(self.book.undos)
-        return has_failed or reason_of(self.book.recorded) is not None
+        if outcome.status is not Status.FAILED or undos.are_begun:
+            return undos.are_begun
+        # What was cut off may have been stored unseen.
+        return undos.are_due or (self._is_interrupted and undos.are_given)
 
     async def _undo(self, outcome: Outcome) -> Outcome | None:
         """Undo what can be undone now, and return how the attempt ends therefore."""
         book, around = self.book, self._around
         undoer = Undoer(book, around.journal, around.lease, around.steps, self.function.retry)
         was_cut_off, self._is_interrupted = self._is_interrupted, False
-        book.signal, book.frozen = None, Undoing("the execution is being undone")
+        book.signal = None
+        book.undos.freeze()
         self._task = asyncio.current_task()
         try:
             failure = reason_of(book.recorded)
             if failure is None:
                 assert outcome.failure is not None, "only a failure begins undoing"
                 failure = await undoer.begin(outcome.failure)
-            if was_cut_off:  # a step may have been stored unseen: the next attempt meets it
-                now = around.journal.clock.now()
-                return self._of(Status.RETRYING, failure=failure, due_at=now)
+                # Not met: stored unseen when it was cut off, or the code failed before it came
+                # there. The next attempt, in which nothing new begins, may meet it.
+                if was_cut_off or book.undos.missing():
+                    now = around.journal.clock.now()
+                    return self._of(Status.RETRYING, failure=failure, due_at=now)
             undone = await undoer.undo(failure)
         except asyncio.CancelledError:
             if not self._is_interrupted or book.signal is None:
@@ -352,35 +363,6 @@ def _event_of(
         headers=execution.headers,
         batch=batch,
     )
-
-
-_TO_MEET_STEPS = 10.0
-"""Seconds that the code has, past its deadline, to run up to its first step that is not stored."""
-
-
-class _deadline:
-    """Interrupt the attempt when the execution's deadline comes."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> None:
-        attempt = self._attempt
-        deadline = attempt.execution.deadline_at
-        if deadline is not None and not attempt.book.is_undoing:
-            left = (deadline - attempt.started_at) / timedelta(seconds=1)
-            if left <= 0 and attempt.book.recorded:
-                # Late as it is, it is to meet its steps once more: they may have to be undone.
-                attempt.book.frozen = TimedOut("deadline")
-                left = _TO_MEET_STEPS
-            self._timer = asyncio.get_running_loop().call_later(
-                max(0.0, left), lambda: attempt.stop(TimedOut("deadline"), now=True)
-            )
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 def _split(error: BaseException | None) -> tuple[list[ControlSignal], list[BaseException]]:

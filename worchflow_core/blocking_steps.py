@@ -75,6 +75,8 @@ class BlockingSteps(StepFactsOf):
         )
         if self._book.is_recorded(call):
             return self._book.replay(call)
+        if self._book.undos.frozen is not None:
+            raise self._wait(self._book.held_back(call.step_id))
         value, error = self._execute(call)
         if error is not None:
             raise self._book.pause(error) if isinstance(error, StepBackoff) else error
@@ -230,12 +232,15 @@ class BlockingSteps(StepFactsOf):
     def _kept(
         self, slot: Slot, perform: Callable[..., Coroutine[Any, Any, Any]], *args: Any
     ) -> Any:
+        book = self._book
+        if book.undos.frozen is not None and slot.step_id not in book.recorded:
+            raise self._wait(book.held_back(slot.step_id))
         if slot.is_adopted:
-            return self._book.adopted(slot)
+            return book.adopted(slot)
         try:
             return self._wait(perform(slot, *args))
         except Suspend as signal:
-            raise self._book.pause(signal) from None
+            raise book.pause(signal) from None
 
     def _wait(self, call: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()

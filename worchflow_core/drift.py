@@ -15,7 +15,7 @@ from typing import Any
 
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.errors import InvalidInput, NonDeterminismError, WorchflowError
-from worchflow_core.identities import Slot
+from worchflow_core.identities import UNDOABLE, Slot
 from worchflow_core.models import Status, StepRecord, StepStatus
 
 logger = logging.getLogger("worchflow")
@@ -32,6 +32,11 @@ class OnChange(StrEnum):
     ADOPT = "adopt"
 
 
+def called_as(stands: StepRecord) -> str:
+    """Return as what kind of step code calls a stored one."""
+    return "run" if stands.kind == UNDOABLE else stands.kind
+
+
 def misfit(stands: StepRecord, step_id: str, title: str, key: str | None, kind: str) -> str | None:
     """Return why a stored step is not the one that is called now; None where it is."""
     # Foreign records may have no title; they carry the step's id in its place.
@@ -40,7 +45,7 @@ def misfit(stands: StepRecord, step_id: str, title: str, key: str | None, kind: 
             f"step {title!r} was stored as step {stands.title!r}, whose identity is the same; "
             "give one of them another title or key="
         )
-    if stands.kind != kind:
+    if called_as(stands) != kind:
         return (
             f"step {title!r} was stored as {stands.kind}, and is {kind} now; give the changed "
             "step another title"
@@ -137,12 +142,12 @@ class Drift:
 
     def compare(self, title: str, stands: StepRecord, kind: str) -> None:
         """Raise where a step stands that is of another kind than the one asked for."""
-        if stands.kind != kind:
+        if called_as(stands) != kind:
             raise self._refused(str(misfit(stands, stands.step_id, title, title, kind)))
 
     def value(self, stands: StepRecord, title: str, codec: Codec) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
-        if stands.kind != "run":
+        if called_as(stands) != "run":
             return plain_value(stands)  # adopted, or `compare` had raised
         try:
             return codec.decode(stands.result)

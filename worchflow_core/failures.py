@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback as tracebacks
 from types import TracebackType
 
@@ -27,6 +28,27 @@ def failure_of(error: BaseException, *, reason: str | None = None) -> Failure:
     Never raises, whatever the exception's own methods do.
     """
     return _failure(error, reason or _reason(error), depth=0)
+
+
+def error_of(failure: Failure) -> Exception | None:
+    """Return an exception of a failure's class and text; None where that class is not loaded.
+
+    What else the exception carried is gone.
+    """
+    *path, name = failure.type.split(".")
+    for size in range(len(path), -1, -1):
+        module = sys.modules.get(".".join(path[:size]) or "builtins")
+        found: object = module
+        for part in (*path[size:], name):
+            found = vars(found).get(part) if hasattr(found, "__dict__") else None
+        if isinstance(found, type) and issubclass(found, Exception):
+            try:
+                error = found.__new__(found, failure.message)
+                error.args = (failure.message,)
+            except Exception:
+                return None
+            return error
+    return None
 
 
 def is_final(error: BaseException) -> bool:

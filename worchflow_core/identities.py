@@ -22,6 +22,9 @@ DEADLINE = "deadline"
 UNDOING = "undoing"
 """The kind of the record from which on an execution is undone."""
 
+UNDOABLE = "undoable"
+"""The kind of a step that ran and can be undone; to the code that meets it again, it has run."""
+
 FACTS = frozenset({DEADLINE, UNDOING})
 """The kinds of records that are facts of the engine's, and no steps."""
 

@@ -18,6 +18,7 @@ from worchflow_core.batching import Batcher
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import no_crash
 from worchflow_core.errors import StoreUnavailable
+from worchflow_core.identities import FACTS
 from worchflow_core.lease import Lease
 from worchflow_core.models import (
     Change,
@@ -31,6 +32,7 @@ from worchflow_core.notes import KIND as NOTES
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
 from worchflow_core.rules import changed
+from worchflow_core.undos import is_lost
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
@@ -261,8 +263,8 @@ class Journal:
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
+        await self.store.records.delete(NOTES, ids)  # first: nobody would find them afterwards
         gone = await self.store.delete(ids)
-        await self.store.records.delete(NOTES, gone)
         self._asides.drop(gone)
         return gone
 
@@ -321,7 +323,9 @@ class Journal:
         """Return whether a recorded step is over: the record of a sleep tells when it will be."""
         ended = step.ended_at
         return (
-            step.status is StepStatus.COMPLETED
+            step.kind not in FACTS
+            and not is_lost(step)
+            and step.status is StepStatus.COMPLETED
             and ended is not None
             and (ended <= self.clock.now())
         )

@@ -240,7 +240,7 @@ class StepRecord:
         execution_id: the execution it belongs to.
         step_id: MD5 hex of the title, of `title#2` and so on for repeats, or of the `key`.
         title: what people read.
-        kind: `run`, `sleep`, `wait`, `send`, `invoke`, `undo`, ...
+        kind: `run`, `undoable` (a run with an undo), `sleep`, `wait`, `send`, `invoke`, `undo`.
         status: `completed`, or `started` for a step that must not begin twice.
         result: JSON text; None only while `started`.
         seq: the order in which steps of this execution were begun, from 1.

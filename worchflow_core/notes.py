@@ -92,7 +92,7 @@ class Notes:
         kept = lines[-LINES_KEPT:]
         size = 0
         for place in range(len(kept) - 1, -1, -1):
-            size += len(kept[place].text) + len(json.dumps(kept[place].fields)) + 64
+            size += len(json.dumps(_line_to_wire(kept[place]), ensure_ascii=False).encode())
             if size > BYTES_KEPT:
                 kept = kept[place + 1 :]
                 break
@@ -206,9 +206,9 @@ def _trimmed(text: Any) -> str:
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields as plain JSON: what is none becomes its text, and all too much becomes one."""
     try:
-        text = json.dumps(fields, default=_trimmed, ensure_ascii=True, allow_nan=False)
+        text = json.dumps(fields, default=_trimmed, ensure_ascii=False, allow_nan=False)
         if len(text) <= TEXT_KEPT:
-            return dict(json.loads(text))
+            return dict(json.loads(text.encode("utf-8", "replace")))
     except (ValueError, TypeError, RecursionError):
         pass
     share = max(16, TEXT_KEPT // max(1, len(fields)))

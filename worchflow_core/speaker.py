@@ -36,6 +36,7 @@ class Speaker:
         self._recorded = recorded
         self._notebook = notebook
         self._clock = clock
+        self._is_over = False
         self._ahead = {step.step_id for step in recorded.values() if step.kind not in FACTS}
 
     def met(self, step_id: str) -> None:
@@ -45,14 +46,18 @@ class Speaker:
         else:
             self._ahead.clear()
 
+    def close(self) -> None:
+        """Pass nothing on any more: the attempt has ended, whatever threads it has left running."""
+        self._is_over = True
+
     def progress(self, done: float, total: float | None, note: str | None) -> None:
         """Say how far the execution is."""
-        if not self._ahead:
+        if not self._ahead and not self._is_over:
             self._notebook.progress(self._execution.id, done, total, note, self._clock.now())
 
     def log(self, text: str, fields: Mapping[str, Any]) -> None:
         """Say something for people to read."""
-        if self._ahead:
+        if self._ahead or self._is_over:
             return
         inside = running_step.get()
         self._notebook.log(

@@ -28,16 +28,16 @@ from worchflow_core.errors import (
     WorchflowError,
 )
 from worchflow_core.failures import failure_of, is_final, message_of
-from worchflow_core.identities import DEADLINE, Identities, Slot, StepCall
+from worchflow_core.identities import DEADLINE, UNDOABLE, Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
 from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend, Undoing
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
 from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
 from worchflow_core.steprecords import recorded_step
-from worchflow_core.undos import Undo, reason_of
+from worchflow_core.undos import Undo, Undos
 
 
 class StepBook:
@@ -56,10 +56,10 @@ class StepBook:
         current: the title of the step that began last and still runs, for people.
         branches: which of its branches are at work.
         watches, children: what it waits for, to be looked at once more afterwards.
+        identities: the steps that were called so far.
         speaker: what it says of itself for people.
         drift: what becomes of stored steps that no longer fit.
-        undos: what takes back the steps that this attempt has met, by step id.
-        frozen: what a step that is not recorded raises: nothing new may begin; None lets it.
+        undos: what takes back the steps that this attempt has met, and whether others may begin.
         looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
     """
@@ -91,10 +91,7 @@ class StepBook:
         self.watches: list[Watch] = []
         self.children: set[str] = set()
         self.branches = Branches()
-        self.undos: dict[str, Undo] = {}
-        self.frozen: ControlSignal | None = None
-        if reason_of(recorded) is not None:
-            self.frozen = Undoing("the execution is being undone")
+        self.undos = Undos(execution, recorded)
         self.looking = asyncio.Lock()
         self.taken = {
             str(json.loads(step.result or "{}").get("event"))
@@ -106,7 +103,7 @@ class StepBook:
         self.speaker = Speaker(execution, recorded, notebook, clock)
         self._max_payload = max_payload
         self._max_steps = max_steps
-        self._identities = Identities()
+        self.identities = Identities()
 
     # --- identity -------------------------------------------------------------------------------
 
@@ -140,11 +137,8 @@ class StepBook:
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
             )
-        if undo is not None and not callable(undo):
-            raise InvalidInput(
-                f"step {title!r}: undo is {type(undo).__name__}; give a function that takes the "
-                "step's result"
-            )
+        if undo is not None:
+            self.undos.expect(title, undo)
         slot = self.enter(title, key)
         policy = None
         if retries is not None or retry_delay is not None:
@@ -158,7 +152,6 @@ class StepBook:
                 f"the stored result of step {title!r} no longer fits the code, and it is to run "
                 "once; give it a type that takes both"
             )
-        self._check_frozen(fitting.step_id)
         return StepCall(
             step_id=fitting.step_id,
             title=title,
@@ -188,25 +181,14 @@ class StepBook:
                 f"step {title!r} was called inside another step; a step's code is not replayed "
                 "piece by piece: call both from the function itself"
             )
-        slot = self._identities.slot(title, key)
+        slot = self.identities.slot(title, key)
         if slot.seq > self._max_steps:
             raise NonRetriable(
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
             )
-        self._check_frozen(slot.step_id)
         self.speaker.met(slot.step_id)
         return self.drift.placed(slot, key, kind) if slot.step_id in self.recorded else slot
-
-    def _check_frozen(self, step_id: str) -> None:
-        if self.frozen is not None and step_id not in self.recorded:
-            self.stop(self.frozen)
-            self.check()
-
-    @property
-    def is_undoing(self) -> bool:
-        """Whether the execution is being undone."""
-        return isinstance(self.frozen, Undoing)
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -224,19 +206,17 @@ class StepBook:
 
     def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that the only branch has to wait, and return what it is to raise."""
-        if self.frozen is not None:  # nothing is waited for any more
-            self.stop(self.frozen)
-            self.was_raised = True
-            return self.frozen
-        self.pauses.append(signal)
-        self.stop(signal)
+        if self.undos.frozen is None:
+            self.pauses.append(signal)
+        stopping = self.undos.frozen or signal  # frozen, nothing is waited for any more
+        self.stop(stopping)
         self.was_raised = True
-        return signal
+        return stopping
 
     async def hold(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that a branch has to wait, and return what it is to raise once all others do too."""
-        if self.frozen is not None:
-            return self.pause(signal)
+        if self.undos.frozen is not None:
+            return await self._unwound()
         self.pauses.append(signal)
         try:
             await self.branches.until_idle()
@@ -250,11 +230,29 @@ class StepBook:
         self.was_raised = True
         return signal
 
+    async def held_back(self, step_id: str, *, is_branch: bool = False) -> BaseException:
+        """Return what a step raises that may not begin: what it raised before, else the signal."""
+        await self.branches.until_idle()
+        if (failure := self.undos.failed_before(step_id)) is not None and is_branch:
+            await self.undos.until_met(lambda: self.signal is not None)
+        return failure or await self._unwound()
+
+    async def _unwound(self) -> ControlSignal:
+        assert self.undos.frozen is not None, "only what may not begin is held back"
+        await self.branches.until_idle()
+        await self.undos.until_met(lambda: self.signal is not None)
+        if self.is_abandoned:
+            raise asyncio.CancelledError  # the function has ended without it
+        self.stop(self.undos.frozen)
+        self.was_raised = True
+        return self.undos.frozen
+
     def close(self) -> None:
         """Let nothing more begin: the attempt has ended, whatever tasks it has left running."""
         self.signal = Superseded("this attempt has ended")
         self.is_abandoned = True
         self.branches.end()
+        self.speaker.close()
         for _, call in self.pending.values():
             call.close()
 
@@ -296,10 +294,9 @@ class StepBook:
 
     def done(self, call: StepCall, value: Any) -> None:
         """Note what takes a step back that is recorded, if anything does."""
-        if call.undo is not None:
-            self.undos[call.step_id] = Undo(
-                Slot(call.step_id, call.title, call.seq), call.undo, value
-            )
+        if call.undo is not None and not self.is_abandoned:
+            slot = Slot(call.step_id, call.title, call.seq)
+            self.undos.met[call.step_id] = Undo(slot, call.undo, value)
 
     def decode(self, call: StepCall, stands: StepRecord) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
@@ -325,7 +322,12 @@ class StepBook:
     def record_of(self, call: StepCall, payload: Payload, started_at: datetime) -> StepRecord:
         """Return the record of a step that ran."""
         return recorded_step(
-            self.execution, call, result=payload, started_at=started_at, ended_at=self.clock.now()
+            self.execution,
+            call,
+            kind="run" if call.undo is None else UNDOABLE,
+            result=payload,
+            started_at=started_at,
+            ended_at=self.clock.now(),
         )
 
     def start_of(self, call: StepCall, started_at: datetime) -> StepRecord:

@@ -84,6 +84,7 @@ class Steps(StepFactsOf):
         self._pool = pool
         self._tasks: dict[asyncio.Task[None], asyncio.Future[_Answer]] = {}
         self._is_aborted = False
+        self._home = asyncio.current_task()
 
     def run(
         self,
@@ -219,6 +220,8 @@ class Steps(StepFactsOf):
         book = self._book
         del book.pending[slot.step_id]
         book.check()
+        if book.undos.frozen is not None and slot.step_id not in book.recorded:
+            raise await book.held_back(slot.step_id, is_branch=self._is_branch)
         if slot.is_adopted:
             return book.adopted(slot)
         book.branches.begin()
@@ -229,6 +232,11 @@ class Steps(StepFactsOf):
         finally:
             book.branches.done()
         raise await book.hold(pause)
+
+    @property
+    def _is_branch(self) -> bool:
+        """Whether it is not the function's own task that runs here."""
+        return asyncio.current_task() is not self._home
 
     async def settle(self) -> None:
         """Return once the steps still running were recorded."""
@@ -250,6 +258,8 @@ class Steps(StepFactsOf):
         book = self._book
         del book.pending[call.step_id]
         book.check()
+        if book.undos.frozen is not None and not book.is_recorded(call):
+            raise await book.held_back(call.step_id, is_branch=self._is_branch)
         book.branches.begin()
         try:
             if book.is_recorded(call):

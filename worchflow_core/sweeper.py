@@ -38,6 +38,7 @@ from worchflow_core.pauses import open_functions, paused
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.rules import is_claimable
 from worchflow_core.settings import Settings
+from worchflow_core.undos import expired
 
 logger = logging.getLogger("worchflow")
 
@@ -228,13 +229,10 @@ class Sweeper:
         steps = await self._store.steps([item.id for item in unowned if item.fence])
         pairs = []
         for item in unowned:
-            if any(step.kind == "run" for step in steps.get(item.id, ())):
-                # What it did may have to be undone, which takes its code: a worker ends it.
-                if item.due_at is not None and item.due_at > now:
-                    pairs.append((item, transitions.wake(item, now=now)))
-                continue
             has_handler = has_followers(item, Status.FAILED, self._registry)
-            pairs.append((item, transitions.expire(item, now=now, has_handler=has_handler)))
+            change = expired(item, steps.get(item.id, ()), now=now, has_handler=has_handler)
+            if change is not None:
+                pairs.append((item, change))
         await self._journal.update(pairs)
 
     async def _cancel(self) -> None:

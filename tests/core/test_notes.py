@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -17,10 +18,12 @@ from worchflow_core import (
     NonRetriable,
     Status,
     Step,
+    StoreUnavailable,
     Worchflow,
     function,
 )
 from worchflow_core import notes as said
+from worchflow_core.notebook import Notebook
 from worchflow_core.notes import BYTES_KEPT, KIND, LINES_KEPT, LogLine, Notes
 from worchflow_core.testing import Harness
 
@@ -283,5 +286,103 @@ def test_deleting_many_takes_what_they_said_along(url: str) -> None:
             page = await app.client.find(Filter())
             await app.client.delete_many([item.id for item in page.items])
             assert await app.journal.store.records.scan(KIND) == []
+
+    run(main())
+
+
+def test_whoever_sees_the_end_finds_the_last_words(url: str) -> None:
+    """And may delete it at once: nothing of it is written afterwards."""
+
+    @function
+    async def talks(event: Event[Any], step: Step) -> None:
+        step.log("first", odd="\udc80 \x00 \u202e")
+        await step.run("Work", step.log, "last")
+
+    async def main() -> None:
+        async with opened(url, talks) as app, worker_of(app):
+            for _ in range(5):
+                handle = await app.client.send(talks, None)
+                await handle.result(30)
+                lines = (await app.client.notes(handle.id)).lines
+                assert [item.text for item in lines] == ["first", "last"]
+                await app.client.delete(handle.id)
+            assert not await app.journal.store.records.scan(KIND)
+
+    run(main())
+
+
+def test_what_was_written_before_the_store_went_away_is_not_said_twice() -> None:
+    async def main() -> None:
+        store, backends = faulty_memory()
+        async with Worchflow(
+            functions=[], overrides={"log": "off"}, env_file=None, **backends
+        ) as app:
+            book = Notebook(app.journal.store.records)
+            moment: dict[str, Any] = {"at": NOW, "attempt": 1, "step": None}
+            book.log("old", "old begins", {}, **moment)
+            await book.drain()
+            records = store.inner.records
+            replace, is_away = records.replace, True
+
+            async def failing(given: Any) -> Any:
+                if is_away:
+                    raise StoreUnavailable("away")
+                return await replace(given)
+
+            records.replace = failing
+            book.log("new", "new begins", {}, **moment)
+            book.log("old", "old goes on", {}, **moment)
+            await book.drain()  # the insert of the new one gets through, the other does not
+            is_away = False
+            await book.drain()
+            for key, texts in {"new": ["new begins"], "old": ["old begins", "old goes on"]}.items():
+                lines = (await app.client.notes(key)).lines
+                assert [item.text for item in lines] == texts
+
+    run(main())
+
+
+def test_saying_much_costs_no_more_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    merged: list[int] = []
+    with_more = Notes.with_more
+
+    def counted_merge(self: Notes, more: Notes) -> Notes:
+        merged.append(1)
+        return with_more(self, more)
+
+    monkeypatch.setattr(Notes, "with_more", counted_merge)
+
+    @function
+    async def talks(event: Event[Any], step: Step) -> None:
+        for number in range(5_000):
+            step.progress(number, 5_000)
+            step.log("word", number=number)
+
+    with Harness([talks]) as harness:
+        notes = harness.run(talks).notes
+    assert len(merged) < 10
+    assert (len(notes.lines), notes.dropped) == (LINES_KEPT, 5_000 - LINES_KEPT)
+    assert notes.lines[-1].fields == {"number": 4_999}
+
+
+def test_code_left_behind_in_a_thread_says_nothing_more(url: str) -> None:
+    gate, is_over = threading.Event(), threading.Event()
+
+    @function(retries=0, timeout="0.3s")
+    def hangs(event: Event[Any], step: BlockingStep) -> None:
+        step.log("before")
+        gate.wait(20)
+        step.log("after")
+        is_over.set()
+
+    async def main() -> None:
+        async with opened(url, hangs) as app, worker_of(app):
+            handle = await app.client.send(hangs, None)
+            assert (await app.client.wait(handle.id, timeout=30)).status is Status.FAILED
+            await app.client.delete(handle.id)
+            gate.set()
+            await until(is_over.is_set)
+        async with opened(url, hangs) as app:
+            assert not await app.journal.store.records.scan(KIND)
 
     run(main())

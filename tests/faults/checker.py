@@ -107,7 +107,7 @@ def _logs(arena: Arena) -> Iterator[str]:
 def _values(
     execution: Execution, steps: Sequence[StepRecord], traces: Sequence[Trace]
 ) -> Iterator[str]:
-    steps = [step for step in steps if step.kind == "run"]
+    steps = [step for step in steps if step.kind in ("run", "undoable")]
     stored = {step.title: json.loads(step.result or "null") for step in steps}
     for trace in traces:
         if trace.word == "saw" and stored.get(trace.step) != trace.value:

@@ -72,6 +72,8 @@ class Row:
 
 BOOK: dict[str, object] = {"do": "book"}
 """Can be undone, and is when a later step fails for good."""
+INSTEAD: dict[str, object] = {"do": "instead"}
+"""Fails, which the code catches and books something else for, while a sibling books too."""
 FAILS: dict[str, object] = {"do": "fail", "times": 9}
 UNDONE = {"1-book": 1, "2-fail": 1, "undo-1-book": 1}
 ONCE = {"1-act": 1, "2-act": 1}
@@ -199,6 +201,26 @@ ROWS = (
         ends=Status.FAILED,
         repaired_by="the sweeper: its owner's lease ends; it is undone all the same",
         runs=UNDONE,
+        outcomes=("crashed", "failed"),
+    ),
+    Row(
+        gap="begin of undoing / first undo, of code that caught an error",
+        point="after_undoing",
+        left=Status.PROCESSING,
+        stored=3,
+        steps=(INSTEAD, FAILS),
+        function="play-followed",
+        follower="on_failure",
+        ends=Status.FAILED,
+        repaired_by="the sweeper: its owner's lease ends; what a step raised is raised again",
+        runs={
+            "1-instead": 1,
+            "1-book": 1,
+            "1-beside": 1,
+            "2-fail": 1,
+            "undo-1-book": 1,
+            "undo-1-beside": 1,
+        },
         outcomes=("crashed", "failed"),
     ),
     Row(

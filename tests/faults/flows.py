@@ -233,19 +233,37 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
                 values.append((await asyncio.gather(calling, watching))[1])
                 note("saw", event.id, f"{number}-watch", values[-1])
             case "book":
-                value = await step.run(
-                    title,
-                    partial(act, event.id, title, spec, step.attempt),
-                    returns=str,
-                    undo=partial(take_back, event.id, title),
+                values.append(await _book(event, step, title))
+            case "instead":
+                values += await asyncio.gather(
+                    _book_instead(event, step, number), _book(event, step, f"{number}-beside")
                 )
-                note("saw", event.id, title, value)
-                values.append(value)
             case _:
                 value = await step.run(title, act, event.id, title, spec, step.attempt)
                 note("saw", event.id, title, value)
                 values.append(value)
     return values
+
+
+async def _book(event: Event[dict[str, Any]], step: Step, title: str) -> str:
+    value = await step.run(
+        title,
+        partial(act, event.id, title, {"do": "book"}, step.attempt),
+        returns=str,
+        undo=partial(take_back, event.id, title),
+    )
+    note("saw", event.id, title, value)
+    return value
+
+
+async def _book_instead(event: Event[dict[str, Any]], step: Step, number: int) -> str:
+    """Book after a first choice has failed, as it does again and again."""
+    title = f"{number}-instead"
+    try:
+        await step.run(title, act, event.id, title, {"do": "fail", "times": 9}, step.attempt)
+    except Refused:
+        return await _book(event, step, f"{number}-book")
+    raise AssertionError("the first choice cannot be had")
 
 
 @function(id="play", retries=3, retry_delay=0.3)

@@ -61,6 +61,54 @@ def test_result_is_what_the_function_returned(harness: Harness) -> None:
     assert run.claims == 1
 
 
+def refund(receipt: str) -> None:
+    raise AssertionError("a test must not call the real provider")
+
+
+@function(id="refunds", retries=1)
+async def refunds(event: Event[Order], step: Step) -> None:
+    step.progress(event.data.number, 10)
+    step.log("charging", number=event.data.number)
+    await step.run("Charge", work, "charge", undo=refund)
+    await step.run("Reserve", work, "seat", undo=lambda seat: step.log("freed", seat=seat))
+    raise NonRetriable("sold out")
+
+
+def test_undos_run_or_their_stubs_do(harness: Harness) -> None:
+    given: list[str] = []
+    run = harness.run(refunds, {"number": 3}, stub={"Undo Charge": given.append})
+    assert given == ["did charge"]
+    assert run.ran == ("Charge", "Reserve", "Undo Reserve", "Undo Charge")
+    assert run.undone == ("Reserve", "Charge")
+    assert run.failure is not None
+    assert run.failure.message == "sold out"
+
+
+def test_what_a_function_says_is_there_to_test(harness: Harness) -> None:
+    notes = harness.run(refunds, {"number": 3}, stub={"Undo Charge": None}).notes
+    assert notes.progress is not None
+    assert notes.progress.text == "3 of 10"
+    assert [(line.step, line.text, line.fields) for line in notes.lines] == [
+        (None, "charging", {"number": 3}),
+        ("Undo Reserve", "freed", {"seat": "did seat"}),
+    ]
+
+
+def test_crash_during_an_undo_runs_it_twice(harness: Harness) -> None:
+    stub = {"Undo Charge": None}
+    run = harness.run(refunds, {"number": 3}, stub=stub, crash_during="Undo Charge")
+    assert run.ran == ("Charge", "Reserve", "Undo Reserve", "Undo Charge", "Undo Charge")
+    assert run.undone == ("Reserve", "Charge")
+    assert run.claims == 2
+
+
+def test_undo_that_cannot_be_made_is_not_among_the_undone(harness: Harness) -> None:
+    run = harness.run(refunds, {"number": 3}, stub={"Undo Charge": OSError("shut")})
+    assert run.undone == ("Reserve",)
+    assert run.failure is not None
+    assert "'Charge' could not be undone: shut" in run.failure.message
+
+
 def test_plain_functions_run_too(harness: Harness) -> None:
     run = harness.run(plain_order, {"number": 2})
     assert run.result == ["did 0", "did 1"]

@@ -62,6 +62,13 @@ async def charge(payment: Payment) -> Receipt:
     return Receipt(str(payment.amount))
 
 
+async def refund(receipt: Receipt) -> None: ...
+
+
+def refund_plainly(receipt: Receipt) -> str:
+    return receipt.id
+
+
 def validate(payment: Payment) -> Payment:
     return payment
 
@@ -75,6 +82,13 @@ async def pay(event: Event[Payment], step: Step) -> Receipt:
     assert_type(first, Receipt)
     second = await step.run("Charge again", lambda: charge(payment))
     assert_type(second, Receipt)
+    third = await step.run("Charge last", charge, payment, undo=refund)
+    assert_type(third, Receipt)
+    _held: list[Receipt] = await step.map("Hold", charge, [payment], undo=refund_plainly)
+    await step.run("Charge", charge, payment, undo=validate)  # type: ignore[misc]
+    step.progress(1, 3, "payments")
+    step.progress(0.5)
+    step.log("charged", receipt=first.id)
     both = await asyncio.gather(
         step.run("Left", charge, payment, key="left"), step.run("Right", validate, payment)
     )

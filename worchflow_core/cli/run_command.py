@@ -75,6 +75,7 @@ def run(
     """Send an event and run it here; steps are shown as they happen, the result is printed."""
     import asyncio
 
+    from worchflow_core.cli.following import following
     from worchflow_core.cli.opening import existing, fast_loop, find_execution, load_app
     from worchflow_core.cli.send import check_data, describe, event_data, print_outcome, read_text
     from worchflow_core.cli.show import outcome_code
@@ -116,7 +117,8 @@ def run(
             handle = await app.client.send(name, value, id=execution_id)
             if not flags.quiet:
                 output.say(f"queued {handle.id}")
-            execution = await _work(app, handle.id)
+            async with following(app.client, handle.id, flags):
+                execution = await _work(app, handle.id)
             if not execution.status.is_final:
                 output.say(f"interrupted; it is {execution.status.value} and goes on with a worker")
                 return exits.INTERRUPTED

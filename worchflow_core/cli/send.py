@@ -101,7 +101,9 @@ def send(
                 value = event_data(text, fields, events.typed(function, known), app, function)
                 sent = await events.send(app, function, value, execution_id, tag or [], flags)
                 await events.tell(app, sent, value, known, flags, with_ids=not wait)
-                return await _await(app, list(sent.executions), limit) if wait else exits.DONE
+                if not wait:
+                    return exits.DONE
+                return await _await(app, list(sent.executions), limit, flags)
             info = _named(app, function, known, force=force, hint=_UNKNOWN)
             value = event_data(text, fields, info, app, function)
             if not force:
@@ -115,7 +117,7 @@ def send(
             if not wait:
                 _print_handles(handles, flags)
                 return exits.DONE
-            return await _await(app, handles, limit)
+            return await _await(app, handles, limit, flags)
 
     raise typer.Exit(run_async(main()))
 
@@ -274,12 +276,20 @@ def _print_handles(handles: list[ExecutionHandle[Any]], flags: Flags) -> None:
             output.data(handle.id)
 
 
-async def _await(app: Worchflow, handles: list[ExecutionHandle[Any]], limit: Any) -> int:
+async def _await(
+    app: Worchflow, handles: list[ExecutionHandle[Any]], limit: Any, flags: Flags
+) -> int:
     import asyncio
+    import contextlib
 
+    from worchflow_core.cli.following import following
     from worchflow_core.cli.show import outcome_code
 
-    ended = await asyncio.gather(*(app.client.wait(item.id, timeout=limit) for item in handles))
+    async with contextlib.AsyncExitStack() as stack:
+        if len(handles) == 1:  # of several nobody could tell the lines apart
+            await stack.enter_async_context(following(app.client, handles[0].id, flags))
+        waits = (app.client.wait(item.id, timeout=limit) for item in handles)
+        ended = await asyncio.gather(*waits)
     for execution in ended:
         print_outcome(execution)
     return max((outcome_code(execution) for execution in ended), default=exits.DONE)

@@ -278,6 +278,7 @@ def _wrapped(facts: Sequence[str]) -> list[str]:
 
 def step_lines(execution: Execution, recorded: Sequence[StepRecord]) -> list[str]:
     """Return a line per step with a bar over the time the steps took; failed tries included."""
+    from worchflow_core.undos import is_lost
     from worchflow_core.words import human_duration, printable
 
     entries: list[tuple[datetime, datetime, str, str]] = []
@@ -287,6 +288,7 @@ def step_lines(execution: Execution, recorded: Sequence[StepRecord]) -> list[str
         until = (now if not execution.status.is_final else item.started_at) if is_open else None
         end = until or item.ended_at or item.started_at
         word = "processing" if is_open else "sleeping" if end > now else "ok"
+        word = "problem" if is_lost(item) else word
         entries.append((item.started_at, end, item.title, word))
     done = {item.step_id for item in recorded}
     counts: dict[str, list[tuple[datetime, datetime, str]]] = {}

@@ -23,12 +23,14 @@ from worchflow_core.handlers import follow_up, handler_of
 from worchflow_core.lease import Lease
 from worchflow_core.models import CLAIMABLE, Execution, Failure, Status, StepRecord
 from worchflow_core.notebook import Notebook
+from worchflow_core.notes import Notes
 from worchflow_core.polling import PollingQueue
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import load_settings
 from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.testing.stubs import Plan, under_test
 from worchflow_core.threads import ThreadPool
+from worchflow_core.undos import expired, undone_titles
 
 DataT = TypeVar("DataT")
 ResultT = TypeVar("ResultT")
@@ -47,6 +49,8 @@ class Run(Generic[ResultT]):
         ran: titles of the steps whose code, or stub, ran, in order; twice where one ran twice.
         replayed: titles of the steps whose stored result was handed on.
         claims: how often a worker took it: once, and again after each failure and crash.
+        undone: titles of the steps that were undone, in the order in which they were.
+        notes: what it said of itself: progress and log lines.
         codec: rebuilds the result.
     """
 
@@ -55,6 +59,8 @@ class Run(Generic[ResultT]):
     ran: tuple[str, ...]
     replayed: tuple[str, ...]
     claims: int
+    undone: tuple[str, ...]
+    notes: Notes
     codec: Codec = field(repr=False)
 
     @property
@@ -267,12 +273,15 @@ class Harness:
                 execution = await client.get(execution_id)
         if execution.status is Status.COMPLETED:
             _check_plan(plan)
+        steps = tuple(await client.steps(execution_id))
         return Run(
             execution=execution,
-            steps=tuple(await client.steps(execution_id)),
+            steps=steps,
             ran=tuple(plan.ran),
             replayed=tuple(plan.replayed),
             claims=claims,
+            undone=undone_titles(steps),
+            notes=await client.notes(execution_id),
             codec=function.result_codec,
         )
 
@@ -321,10 +330,12 @@ class Harness:
             raise WorchflowError(f"execution {waiting.id} waits for an event that was not sent")
         if due is not None and deadline is not None and deadline <= due:
             self._skip_to(deadline)
+            stored = (await journal.store.steps([waiting.id])).get(waiting.id, ())
             has_handler = self._handler(function, Status.FAILED)
-            change = transitions.expire(waiting, now=clock.now(), has_handler=has_handler)
-            await journal.update([(waiting, change)])
-            return
+            change = expired(waiting, stored, now=clock.now(), has_handler=has_handler)
+            if change is not None:
+                await journal.update([(waiting, change)])
+                return
         self._skip_to(due)
         claimed = await journal.claim(_OWNER, [function.id], limit=1, ids=[waiting.id])
         if not claimed:

@@ -11,6 +11,7 @@ from typing import Any
 from worchflow_core.annotations import declared_result
 from worchflow_core.functions import Function
 from worchflow_core.signals import Superseded
+from worchflow_core.undos import TITLE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +92,8 @@ class BlockingStepUnderTest:
             return self._step.run(title, fn, *args, **options)
         if options.get("returns") is None:
             options["returns"] = declared_result(fn)
+        if callable(options.get("undo")):
+            options["undo"] = self._undo(TITLE.format(title), options["undo"])
         return self._step.run(title, self._code(title, fn, has_run), *args, **options)
 
     def _code(self, title: str, fn: Callable[..., Any], has_run: list[bool]) -> Callable[..., Any]:
@@ -122,6 +125,24 @@ class BlockingStepUnderTest:
             return value
 
         return run_blocking
+
+    def _undo(self, title: str, undo: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        plan = self._plan
+
+        @functools.wraps(undo)
+        def take_back(value: Any) -> Any:
+            plan.ran.append(title)
+            code = undo
+            if title in plan.stub:
+                plan.stubbed.add(title)
+                code = _stand_in(plan.stub[title])
+            answer = code(value)
+            if inspect.isawaitable(answer):
+                return _then(answer, lambda: self._crash_if(plan.crash_during, title))
+            self._crash_if(plan.crash_during, title)
+            return answer
+
+        return take_back
 
     def _note(self, title: str, has_run: list[bool]) -> None:
         if has_run:

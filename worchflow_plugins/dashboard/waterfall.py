@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from worchflow_core import Execution, Failure, RunningExecution, Status, StepRecord, StepStatus
+from worchflow_core import (
+    Execution,
+    Failure,
+    RunningExecution,
+    Status,
+    StepRecord,
+    StepStatus,
+    is_lost,
+)
 from worchflow_plugins.dashboard.axis import Axis
 from worchflow_plugins.dashboard.view import AttemptGroup, attempt_groups
 from worchflow_plugins.dashboard.waits import Wanted, wanted_by
@@ -228,6 +236,8 @@ def _steps(
             continue
         mark: Mark = "done" if step.status is StepStatus.COMPLETED else "started"
         began, ended = step.started_at, step.ended_at
+        if is_lost(step):
+            mark = "failed"
         if step.kind in _SLEEPS:
             mark = "sleep"
             began = _waited_since(window, step, rows)

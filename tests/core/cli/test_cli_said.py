@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from worchflow_core.cli import said
+from worchflow_core import StoreUnavailable
+from worchflow_core.cli import following, said
+from worchflow_core.cli.flags import Flags
 from worchflow_core.notes import LogLine, Notes, Progress
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -69,6 +72,35 @@ def test_show_tells_what_was_undone(cli: Callable[..., Any], talking: str) -> No
     assert "its steps were undone" in refused.err
 
 
+LOST = """
+from worchflow_core import function
+
+
+def refund(receipt):
+    raise OSError("the till is \\x1b[31mshut")
+
+
+@function(retries=0)
+async def pays(event, step):
+    await step.run("Charge", lambda: "receipt", undo=refund)
+    await step.run("Reserve", lambda: "seat", undo=lambda seat: None)
+    raise ValueError("no visa")
+"""
+
+
+def test_show_marks_an_undo_that_could_not_be_made(cli: Callable[..., Any], place: Path) -> None:
+    (place / "lost.py").write_text(LOST)
+    assert cli("send", "pays", "-m", "lost", "-q", "--id", "lost-0001").code == 0
+    assert cli("worker", "-m", "lost", "--burst", "-q").code == 0
+    shown = cli("show", "lost-0001").out
+    assert "\x1b" not in shown
+    lines = shown.splitlines()
+    marks = {line[2:].split("  ")[0]: line[0] for line in lines if line[2:].startswith("Undo ")}
+    assert marks["Undo Charge"] != marks["Undo Reserve"]
+    assert "'Charge' could not be undone: the till is" in shown
+    assert "  1 step undone" in lines
+
+
 def test_watching_tells_each_line_once(cli: Callable[..., Any], talking: str) -> None:
     assert cli("send", "talks", "-m", talking, "-q", "--id", "talk-0003").code == 0
     assert cli("worker", "-m", talking, "--burst", "-q").code == 0
@@ -106,3 +138,64 @@ def test_only_new_lines_are_told() -> None:
         (notes(0, 5), notes(9, 11), ["9", "10"]),
     ):
         assert [item.text for item in said.new_lines(before, now)] == new
+
+
+def test_run_tells_meanwhile_on_standard_error(cli: Callable[..., Any], talking: str) -> None:
+    ran = cli("run", "talks", "-m", talking, "--memory")
+    lines = ran.err.splitlines()
+    assert sum("  name=ana" in line for line in lines) == 15
+    assert sum(line.startswith("progress [") for line in lines) == 1
+    assert "\x1b[31m" not in ran.err
+    assert "name=ana" not in ran.out
+    quiet = cli("run", "talks", "-m", talking, "--memory", "-q")
+    assert "name=ana" not in quiet.err
+
+
+class Talker:
+    """A client of one execution, which says the next thing each time it is asked."""
+
+    def __init__(self, *said: Notes) -> None:
+        self._said = list(said)
+
+    async def notes(self, execution_id: str) -> Notes:
+        assert execution_id == "talk-0001"
+        return self._said.pop(0) if len(self._said) > 1 else self._said[0]
+
+
+def test_a_follower_tells_each_line_once_and_progress_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tuple(LogLine(at=NOW, attempt=1, text=f"line {number}") for number in range(3))
+    counts = [0, 1, 5, 10, 11, 60, 99, 100]
+    said_now = [Notes(progress=Progress(done=done, total=100, at=NOW)) for done in counts]
+    said_now += [Notes(lines=lines[:2]), Notes(lines=lines), Notes(lines=lines)]
+    client: Any = Talker(*said_now)
+
+    async def main() -> None:
+        follower = following.Follower(client, "talk-0001")
+        for _ in range(len(said_now) + 2):
+            await follower.tell()
+
+    asyncio.run(main())
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split("] ")[1] for line in told if "progress" in line] == [
+        "0 of 100  0%",
+        "10 of 100  10%",
+        "60 of 100  60%",
+        "99 of 100  99%",
+        "100 of 100  100%",
+    ]
+    assert [line[10:] for line in told if "line" in line] == ["line 0", "line 1", "line 2"]
+
+
+def test_a_store_that_is_away_ends_no_following() -> None:
+    class Away:
+        async def notes(self, execution_id: str) -> Notes:
+            raise StoreUnavailable("away")
+
+    async def main() -> None:
+        client: Any = Away()
+        async with following.following(client, "talk-0001", Flags()):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())

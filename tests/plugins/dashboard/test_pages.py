@@ -637,9 +637,13 @@ def test_progress_and_log_are_shown_inert_and_redacted() -> None:
 
 
 def test_a_page_says_what_was_undone_and_offers_no_retry() -> None:
+    def give_back(room: int) -> None:
+        raise OSError("<b>shut</b>")
+
     @function(id="books", retries=0)
     async def books(event: Event[Any], step: Step) -> None:
         await step.run("Flight", lambda: 1, undo=lambda _: None)
+        await step.run("Hotel", lambda: 2, undo=give_back)
         raise ValueError("no visa")
 
     async def main() -> None:
@@ -653,7 +657,10 @@ def test_a_page_says_what_was_undone_and_offers_no_retry() -> None:
                 html = (await client.get(f"/executions/{handle.id}")).text
             dom = Dom(html)
             assert "1 step undone" in dom.text
-            assert "Undo Flight" in dom.text
+            assert "completed: Undo Flight" in dom.text
+            assert "failed: Undo Hotel" in dom.text
+            assert "'Hotel' could not be undone: <b>shut</b>" in dom.text
+            assert_inert(html, "shut")
             assert not [item for item in dom.of("button") if item.get("data-do") == "retry"]
 
     run(main())
