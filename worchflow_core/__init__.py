@@ -134,9 +134,6 @@ if TYPE_CHECKING:
         Function as Function,
     )
     from worchflow_core.functions import (
-        Resource as Resource,
-    )
-    from worchflow_core.functions import (
         function as function,
     )
     from worchflow_core.handles import (
@@ -147,6 +144,30 @@ if TYPE_CHECKING:
     )
     from worchflow_core.leadership import (
         Leader as Leader,
+    )
+    from worchflow_core.limits import (
+        Batch as Batch,
+    )
+    from worchflow_core.limits import (
+        Debounce as Debounce,
+    )
+    from worchflow_core.limits import (
+        FlowControl as FlowControl,
+    )
+    from worchflow_core.limits import (
+        Limit as Limit,
+    )
+    from worchflow_core.limits import (
+        Rate as Rate,
+    )
+    from worchflow_core.limits import (
+        Singleton as Singleton,
+    )
+    from worchflow_core.limits import (
+        Unique as Unique,
+    )
+    from worchflow_core.limits import (
+        WhenTaken as WhenTaken,
     )
     from worchflow_core.models import (
         CLAIMABLE as CLAIMABLE,
@@ -213,6 +234,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.models import (
         WorkerState as WorkerState,
+    )
+    from worchflow_core.pauses import (
+        Pause as Pause,
     )
     from worchflow_core.plugins import (
         Plugins as Plugins,
@@ -297,6 +321,9 @@ if TYPE_CHECKING:
     )
     from worchflow_core.settings import (
         mask_url as mask_url,
+    )
+    from worchflow_core.signatures import (
+        Resource as Resource,
     )
     from worchflow_core.step import (
         Answer as Answer,
@@ -414,10 +441,20 @@ _HOMES = {
     ),
     "events": ("Event",),
     "filters": ("Filter",),
-    "functions": ("Function", "Resource", "function"),
+    "functions": ("Function", "function"),
     "handles": ("ExecutionHandle",),
     "hookspecs": ("hookimpl",),
     "leadership": ("Leader",),
+    "limits": (
+        "Batch",
+        "Debounce",
+        "FlowControl",
+        "Limit",
+        "Rate",
+        "Singleton",
+        "Unique",
+        "WhenTaken",
+    ),
     "models": (
         "CLAIMABLE",
         "FINAL",
@@ -442,12 +479,14 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "pauses": ("Pause",),
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
     "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),
+    "signatures": ("Resource",),
     "step": ("Answer", "BlockingStep", "Step", "Watch"),
     "rules": (
         "applied",

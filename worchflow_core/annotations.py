@@ -8,6 +8,7 @@ import re
 import typing
 from collections import abc
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,8 +18,20 @@ from worchflow_core.errors import FunctionError
 _declared: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
+_UNKNOWN: Any = object()
+
+
+def is_async(code: Callable[..., Any]) -> bool:
+    """Return whether calling `code` gives a coroutine; `inspect` asks the same at five times."""
+    written = getattr(code, "__code__", None)
+    flags = getattr(written, "co_flags", 0)
+    return bool(flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(code)
+
+
 def declared_result(code: Callable[..., Any]) -> Any:
     """Return the type that a step's code declares to return, or `UNTYPED`."""
+    if type(code) is FunctionType and (known := _declared.get(code, _UNKNOWN)) is not _UNKNOWN:
+        return known
     target = inspect.unwrap(getattr(code, "func", code))
     if not inspect.isroutine(target):
         target = getattr(type(target), "__call__", target)  # noqa: B004 - its annotations are wanted

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.admission import Admission
 from worchflow_core.blocking_steps import BlockingSteps
 from worchflow_core.control import Control
 from worchflow_core.errors import (
@@ -57,6 +58,7 @@ class Surroundings:
         functions: threads for plain functions.
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
+        admission: who may run, and what is left when an attempt is settled.
     """
 
     journal: Journal
@@ -68,6 +70,7 @@ class Surroundings:
     functions: ThreadPool
     steps: ThreadPool
     resources: Mapping[Any, Any]
+    admission: Admission
 
 
 class Attempt:
@@ -78,6 +81,7 @@ class Attempt:
         execution: as it was claimed.
         recorded: its steps that are in the store.
         around: what the worker shares.
+        batch: the executions that this one runs for, its own first; empty for itself alone.
     """
 
     def __init__(
@@ -86,9 +90,11 @@ class Attempt:
         execution: Execution,
         recorded: Sequence[StepRecord],
         around: Surroundings,
+        batch: Sequence[Execution] = (),
     ) -> None:
         self.function = function
         self.execution = execution
+        self.batch = batch
         self.started_at = around.journal.clock.now()
         self.book = StepBook(
             execution,
@@ -142,15 +148,8 @@ class Attempt:
 
     async def _run_code(self) -> str:
         function, execution, around = self.function, self.execution, self._around
-        event = Event(
-            name=execution.event or execution.function,
-            data=function.data_codec.decode(execution.data),
-            id=execution.id,
-            timestamp=execution.created_at,
-            scheduled_for=execution.scheduled_for,
-            tags=execution.tags,
-            headers=execution.headers,
-        )
+        batch = tuple(_event_of(item, function) for item in self.batch)
+        event = _event_of(execution, function, batch)
         resources = {name: around.resources[opener] for name, opener in function.resources.items()}
         if not around.plugins.wraps("worchflow_execution_scope"):
             result = await self._call(event, resources)
@@ -290,6 +289,21 @@ class Attempt:
             step_failures=book.step_failures,
             counts=counts,
         )
+
+
+def _event_of(
+    execution: Execution, function: Function[Any, Any], batch: tuple[Event[Any], ...] = ()
+) -> Event[Any]:
+    return Event(
+        name=execution.event or execution.function,
+        data=function.data_codec.decode(execution.data),
+        id=execution.id,
+        timestamp=execution.created_at,
+        scheduled_for=execution.scheduled_for,
+        tags=execution.tags,
+        headers=execution.headers,
+        batch=batch,
+    )
 
 
 class _deadline:

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+from worchflow_core.admission import Admitted
+from worchflow_core.attempt import Surroundings
 from worchflow_core.errors import ConfigurationError, StoreUnavailable
 from worchflow_core.functions import Registry
 from worchflow_core.handlers import cancelled_parents
-from worchflow_core.journal import Journal
-from worchflow_core.lease import Lease
-from worchflow_core.models import Execution
+from worchflow_core.models import Execution, StepRecord
+from worchflow_core.pauses import open_functions, paused
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.rules import is_claimable
 from worchflow_core.running import Running
@@ -29,6 +30,8 @@ _POP_WAIT = timedelta(seconds=2)
 _POLL_WAIT = timedelta(seconds=0.5)
 """Without hints nobody tells of what falls due: the store is asked this often."""
 _NO_WAIT = timedelta(0)
+_PAUSES_READ_EVERY = 1.0
+"""Seconds after which a worker knows that a function was paused, or resumed."""
 _PATIENCE = 8
 """After so many pops in a row whose hints led nowhere, the store is asked directly."""
 
@@ -56,14 +59,17 @@ class Claimer:
     """
 
     def __init__(
-        self, owner: str, journal: Journal, registry: Registry, lease: Lease, running: Running
+        self, owner: str, registry: Registry, around: Surroundings, running: Running
     ) -> None:
         self.trouble = ""
         self._owner = owner
-        self._journal = journal
+        self._journal = around.journal
+        self._admission = around.admission
         self._registry = registry
-        self._lease = lease
+        self._lease = around.lease
         self._running = running
+        self._functions = registry.ids
+        self._pauses_read_at: float | None = None
         self._claimed = 0
         self._fruitless = 0
         self._looked_at = time.monotonic()
@@ -135,6 +141,7 @@ class Claimer:
     # --- one claim ------------------------------------------------------------------------------
 
     async def _claim(self, assignment: Assignment, room: int, *, is_hungry: bool) -> int:
+        await self._read_pauses()
         ids: Sequence[str] = ()
         if assignment.only is not None:
             ids = [item for item in assignment.only if item not in self._running.attempts]
@@ -152,7 +159,7 @@ class Claimer:
             self._looked_at = time.monotonic()
         self._journal.reach("after_pop")
         claimed = await self._journal.claim(
-            self._owner, self._registry.ids, limit=room, ids=ids or None
+            self._owner, self._functions, limit=room, ids=ids or None
         )
         if assignment.only is None and len(claimed) < len(ids):
             await self._reroute(set(ids) - {item.id for item in claimed})
@@ -180,25 +187,64 @@ class Claimer:
         """
         return time.monotonic() - self._looked_at > self._lease.span.total_seconds() / 2
 
+    async def _read_pauses(self) -> None:
+        """Claim nothing of a function that somebody has paused."""
+        now = time.monotonic()
+        if self._pauses_read_at is None or now - self._pauses_read_at > _PAUSES_READ_EVERY:
+            pauses = await paused(self._journal.store.records)
+            self._functions = open_functions(self._registry.ids, pauses)
+            self._pauses_read_at = now
+
     async def _start(self, claimed: Sequence[Execution]) -> None:
+        """Begin attempts at what may run; give back what may not, or cannot any more."""
+        steps: Mapping[str, Sequence[StepRecord]] | None = {}
+        admitted: Sequence[Admitted] | None = None
+        store = self._journal.store
+        stray = await self._enduring(lambda: cancelled_parents(claimed, store))
+        coming = [item for item in claimed if item.id not in (stray or ())]
+        if stray is not None:
+            await asyncio.gather(
+                *(self._running.cancel(item) for item in claimed if item.id in stray)
+            )
+            admitted = await self._enduring(lambda: self._admit(coming))
+        if admitted is not None:
+            coming = [item.execution for item in admitted]
+            steps = await self._enduring(lambda: self._journal.load_steps(coming))
+        if admitted is None or steps is None:
+            for execution in coming:
+                await self._running.give_back(execution)
+        else:
+            self._running.start(admitted, steps)
+
+    async def _admit(self, claimed: Sequence[Execution]) -> Sequence[Admitted]:
+        """Let claimed executions in; after an outage, only those that are still ours."""
+        if self.trouble:
+            found = {
+                item.id: item for item in await self._journal.store.get([c.id for c in claimed])
+            }
+            claimed = [
+                item
+                for item in claimed
+                if item.id in found
+                and (found[item.id].owner, found[item.id].fence) == (item.owner, item.fence)
+            ]
+        return await self._admission.admit(claimed)
+
+    async def _enduring(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what a call answers, however long the store is away; None when all is over."""
         while not self._running.is_over:
             try:
-                steps = await self._journal.load_steps(claimed)
-                stray = await cancelled_parents(claimed, self._journal.store)
+                return await call()
             except (StoreUnavailable, ConnectionError) as error:
                 await self.endure(error)
-                continue
-            self._running.start(claimed, dict(steps), stray)
-            return
-        for execution in claimed:
-            await self._running.give_back(execution)
+        return None
 
     async def _pop(self, room: int, *, wait: bool) -> Sequence[str]:
         span = _NO_WAIT
         if wait:
             span = _POP_WAIT if self._journal.queue.keeps_hints else _POLL_WAIT
         try:
-            pop = self._journal.queue.pop(self._registry.ids, limit=room, wait=span)
+            pop = self._journal.queue.pop(self._functions, limit=room, wait=span)
             return await self._until_over(pop) or ()
         except ConfigurationError:  # it must not be used as it is: the message says why
             raise
@@ -220,7 +266,7 @@ class Claimer:
     async def _reroute(self, ids: Collection[str]) -> None:
         """Put hints of functions that this worker lacks into those functions' own lanes."""
         now = self._journal.clock.now()
-        mine = set(self._registry.ids)
+        mine = set(self._functions)
         strangers = [
             item
             for item in await self._journal.store.get(ids)

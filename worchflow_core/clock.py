@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+_LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock:
     """Tell the time in UTC, in whole milliseconds, as the store would tell it.
@@ -53,8 +55,7 @@ class Clock:
         A lease must not outlive a suspended laptop: CLOCK_BOOTTIME where there is one, else the
         monotonic clock.
         """
-        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        return time.clock_gettime(clock)
+        return time.clock_gettime(_LEASE_CLOCK)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

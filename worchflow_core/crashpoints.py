@@ -26,6 +26,12 @@ POINTS = (
     "after_hint_mark",
     "after_update",
     "after_tick_send",
+    "after_gate",
+    "after_place_taken",
+    "after_place_freed",
+    "after_call",
+    "after_batch_close",
+    "after_batch_end",
 )
 """Each is the gap between two writes of the protocol's crash table, named by what was just done.
 

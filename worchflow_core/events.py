@@ -22,6 +22,7 @@ class Event(Generic[DataT_co]):
         scheduled_for: the tick it was sent for, for functions with a schedule.
         tags: the labels it was sent with.
         headers: small text facts that travelled along.
+        batch: all events of the batch, this one first, for functions with `batch`; else empty.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Event(Generic[DataT_co]):
     scheduled_for: datetime | None = None
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    batch: tuple[Event[DataT_co], ...] = ()

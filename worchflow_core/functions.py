@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from worchflow_core.annotations import type_hints
-from worchflow_core.codec import UNTYPED, Codec
-from worchflow_core.cron import Cron
+from worchflow_core.annotations import is_async
+from worchflow_core.codec import Codec
+from worchflow_core.cron import Cron, Rule
 from worchflow_core.drift import OnChange
 from worchflow_core.durations import Duration, parse_duration
 from worchflow_core.errors import ConfigurationError, FunctionError, InvalidInput
 from worchflow_core.events import Event
+from worchflow_core.limits import (
+    Batch,
+    Debounce,
+    FlowControl,
+    Limit,
+    Rate,
+    Singleton,
+    Unique,
+    make_flow,
+)
 from worchflow_core.models import Payload
 from worchflow_core.retries import RetryPolicy, make_retry_policy
 from worchflow_core.schedules import CatchUp, Overlap, Schedule, make_rule, parse_word
+from worchflow_core.signatures import Opener, read_signature
 from worchflow_core.step import BlockingStep, Step
 from worchflow_core.triggers import Trigger, parse_triggers
 from worchflow_core.validation import check_function_id, check_tags
@@ -34,29 +44,6 @@ V = TypeVar("V")
 
 MAX_SCHEDULE_DATA = 65_536
 """How many bytes the event data of a schedule may take: it is read again and again."""
-
-Opener = Callable[[], AbstractAsyncContextManager[Any] | AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResourceMarker:
-    """Marks a parameter that a worker fills with something it opened once; see `Resource`."""
-
-    open: Opener
-
-
-def Resource(
-    open: Callable[[], AbstractAsyncContextManager[V] | AbstractContextManager[V]],
-) -> V:
-    """Declare a parameter whose value is opened once per worker: a pool, a client.
-
-    `async def pay(event, step, *, pool: Pool = Resource(open_pool))`. All functions that name the
-    same opener share one value. It is opened when the worker starts and closed when it stops.
-
-    Args:
-        open: takes nothing, returns a context manager, async or plain.
-    """
-    return typing.cast(V, ResourceMarker(open))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,6 +63,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
         tags: what its executions are labelled with.
         on_change: what becomes of an execution whose stored step no longer fits the code.
         triggers: the events it subscribes to; each runs it in an execution of its own.
+        flow: how many may run, start or be there at once; None where nothing limits it.
         data_codec, result_codec: how its event data and its result are written.
         resources: parameters to fill with what a worker opened.
         distribution, version: the installed package it came with, if any.
@@ -93,6 +81,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     tags: tuple[str, ...] = ()
     on_change: OnChange = OnChange.FAIL
     triggers: tuple[Trigger, ...] = ()
+    flow: FlowControl | None = None
     data_codec: Codec
     result_codec: Codec
     resources: MappingProxyType[str, Opener]
@@ -107,7 +96,7 @@ class Function(Generic[DataT_contra, ResultT_co]):
     @property
     def is_async(self) -> bool:
         """Whether the code is `async def`; plain code runs in a thread."""
-        return inspect.iscoroutinefunction(self.code)
+        return is_async(self.code)
 
     @property
     def cron(self) -> Cron | None:
@@ -165,6 +154,13 @@ def function(
     tags: Iterable[str] = (),
     on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
+    concurrency: int | Limit | Sequence[Limit] | None = None,
+    rate_limit: Rate | None = None,
+    throttle: Rate | None = None,
+    debounce: Debounce | Duration | None = None,
+    batch: Batch | None = None,
+    singleton: Singleton | str | None = None,
+    unique: Unique | str | None = None,
 ) -> _Decorator: ...
 
 
@@ -188,6 +184,13 @@ def function(
     tags: Iterable[str] = (),
     on_change: OnChange | str = OnChange.FAIL,
     triggers: Iterable[Trigger | str] = (),
+    concurrency: int | Limit | Sequence[Limit] | None = None,
+    rate_limit: Rate | None = None,
+    throttle: Rate | None = None,
+    debounce: Debounce | Duration | None = None,
+    batch: Batch | None = None,
+    singleton: Singleton | str | None = None,
+    unique: Unique | str | None = None,
 ) -> Any:
     """Make a durable function of `async def f(event, step)` or `def f(event, step)`.
 
@@ -215,6 +218,13 @@ def function(
             `warn` and run the step anew, or `adopt` what is stored as it is.
         triggers: names of events that run it as well, beside a send to its id: `"order/*"`, where
             `*` stands for any characters, or `Trigger("order/paid", match={"region": "eu"})`.
+        concurrency: at most so many run at once, on all workers together; see `Limit`.
+        rate_limit: what comes faster than this `Rate` is cancelled.
+        throttle: what comes faster than this `Rate` starts later.
+        debounce: of a burst only the last runs; see `Debounce`.
+        batch: one execution for many events; see `Batch`.
+        singleton: one at a time from start to end; see `Singleton`.
+        unique: an event with the same key runs only once; see `Unique`.
 
     Raises:
         FunctionError: an option or the signature is wrong; the message says what to write.
@@ -225,35 +235,31 @@ def function(
     def decorate(target: Callable[..., Any]) -> Function[Any, Any]:
         name = id if id is not None else getattr(target, "__name__", "").replace("_", "-")
         try:
-            resources, data_type, result_type = _signature(target, name)
+            resources, data_type, result_type = read_signature(target, name)
             if isinstance(priority, bool) or priority not in range(-100, 101):
                 raise ValueError(f"priority is {priority!r}; give a whole number, -100 to 100")
             span = None if timeout is None else parse_duration(timeout, name="timeout")
             if span is not None and not span:
                 raise ValueError("timeout is 0; give a span above 0, or leave it out")
             data_codec = Codec(data_type, f"event data of {name}")
-            rule = make_rule(cron, tz, every)
-            overlapping = parse_word(Overlap, overlap, "overlap")
-            catching_up = parse_word(CatchUp, catch_up, "catch_up")
+            schedule = _schedule(
+                make_rule(cron, tz, every), data_codec, schedule_data, overlap, catch_up
+            )
             return Function(
                 id=check_function_id(name),
                 code=target,
                 retry=make_retry_policy(retries, retry_delay),
                 timeout=span,
-                schedule=Schedule(
-                    rule=rule,
-                    data=_schedule_data(data_codec, schedule_data),
-                    overlap=overlapping,
-                    catch_up=catching_up,
-                )
-                if rule is not None
-                else None,
+                schedule=schedule,
                 on_failure=_handler_id(on_failure, "on_failure"),
                 on_success=_handler_id(on_success, "on_success"),
                 priority=priority,
                 tags=check_tags(tags),
                 on_change=parse_word(OnChange, on_change, "on_change"),
                 triggers=parse_triggers(triggers),
+                flow=make_flow(
+                    concurrency, rate_limit, throttle, debounce, batch, singleton, unique
+                ),
                 data_codec=data_codec,
                 result_codec=Codec(result_type, f"result of {name}"),
                 resources=MappingProxyType(resources),
@@ -320,6 +326,11 @@ class Registry:
         return Registry(self._functions[name] for name in wanted)
 
     @property
+    def has_flow(self) -> bool:
+        """Whether flow control concerns any of them."""
+        return any(item.flow is not None for item in self._functions.values())
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all functions, sorted."""
         return tuple(sorted(self._functions))
@@ -342,36 +353,15 @@ def stamped(
     return replace(function, origin=origin, distribution=distribution, version=version)
 
 
-def _signature(code: Callable[..., Any], name: str) -> tuple[dict[str, Opener], Any, Any]:
-    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
-        raise FunctionError(f"function {name!r} is a generator; use return instead of yield")
-    parameters = list(inspect.signature(code).parameters.values())
-    resources: dict[str, Opener] = {}
-    plain = []
-    for parameter in parameters:
-        if isinstance(parameter.default, ResourceMarker):
-            resources[parameter.name] = parameter.default.open
-        elif parameter.default is inspect.Parameter.empty:
-            plain.append(parameter)
-    positional = [
-        item
-        for item in plain
-        if item.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(positional) != 2 or len(plain) != 2:
-        raise FunctionError(
-            f"function {name!r} must take an event and a step: write def f(event, step), and give "
-            "every further parameter a default or Resource(...)"
-        )
-    hints = type_hints(code)
-    return resources, _event_type(hints.get(positional[0].name)), hints.get("return", UNTYPED)
-
-
-def _event_type(hint: Any) -> Any:
-    if typing.get_origin(hint) is Event:
-        (data_type,) = typing.get_args(hint)
-        return UNTYPED if isinstance(data_type, TypeVar) else data_type
-    return UNTYPED
+def _schedule(
+    rule: Rule | None, codec: Codec, data: Any, overlap: Overlap | str, catch_up: CatchUp | str
+) -> Schedule | None:
+    overlapping = parse_word(Overlap, overlap, "overlap")
+    catching_up = parse_word(CatchUp, catch_up, "catch_up")
+    if rule is None:
+        return None
+    payload = _schedule_data(codec, data)
+    return Schedule(rule=rule, data=payload, overlap=overlapping, catch_up=catching_up)
 
 
 def _schedule_data(codec: Codec, value: Any) -> Payload:

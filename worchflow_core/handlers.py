@@ -82,9 +82,9 @@ async def follow_up(executions: Sequence[Execution], registry: Registry, journal
         )
     if followers:
         await journal.create(followers)
-    for execution in done:
-        if execution.status is Status.CANCELLED:
-            await _cancel_children(execution, journal)
+    cancelled = tuple(item.id for item in done if item.status is Status.CANCELLED)
+    if cancelled:
+        await _cancel_children(cancelled, journal)
     awaited = [child_key(item.id) for item in done if item.parent is not None]
     if awaited:
         await Mailbox(journal).wake(awaited)
@@ -106,11 +106,11 @@ async def cancelled_parents(executions: Sequence[Execution], store: Store) -> Co
     return {item.id for item in asked if item.parent in cancelled}
 
 
-async def _cancel_children(execution: Execution, journal: Journal) -> None:
-    """Cancel what a cancelled execution has invoked; each of them cancels its own in turn."""
+async def _cancel_children(parents: tuple[str, ...], journal: Journal) -> None:
+    """Cancel what cancelled executions have invoked; each of them cancels its own in turn."""
     query = Query(
         where=(
-            Condition("parent", Operator.EQUAL, execution.id),
+            Condition("parent", Operator.IN, parents),
             Condition("status", Operator.IN, tuple(set(Status) - FINAL)),
             Condition("cancel_requested_at", Operator.EQUAL, None),
         ),

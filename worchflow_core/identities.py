@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from worchflow_core.codec import Codec
@@ -89,6 +90,7 @@ class Identities:
         return Slot(step_id, title, self.count)
 
 
+@lru_cache(maxsize=4096)  # most executions of a function have steps of the same titles
 def step_id_of(text: str) -> str:
     """Return the id of the step whose title (`title#2` for its second call) or key this is."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

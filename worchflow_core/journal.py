@@ -26,10 +26,10 @@ from worchflow_core.models import (
     Status,
     StepRecord,
     StepStatus,
-    changed,
 )
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
+from worchflow_core.rules import changed
 
 logger = logging.getLogger("worchflow")
 T = TypeVar("T")
@@ -144,7 +144,11 @@ class Journal:
         another system may have begun it. The cache may serve where it holds as many entries as
         the last clean settle counted.
         """
-        wanted = [item for item in executions if item.fence > 1 or item.input_hash is None]
+        wanted = [
+            item
+            for item in executions
+            if (item.fence > 1 and item.steps_recorded != 0) or item.input_hash is None
+        ]
         found: dict[str, Sequence[StepRecord]] = {}
         if self.cache is not None:
             countable = [item for item in wanted if item.steps_recorded is not None]

@@ -261,10 +261,12 @@ class Mailbox:
         since = to_millis(_since(execution))
         async for page in self._pages(EVENTS, f"{address}\n{since:013d}", f"{address}\n~"):
             for record in page:
-                event = _from_body(record.body)
-                if event.id in taken or _began(execution, event):
+                if record.key.rpartition("\n")[2] in taken:
                     continue
-                if fits(watch.match, json.loads(event.data)):
+                event = _from_body(record.body)
+                if _began(execution, event):
+                    continue
+                if not watch.match or fits(watch.match, json.loads(event.data)):
                     return event
         return None
 

@@ -50,6 +50,8 @@ _TOLD = tuple(
     )
 )
 
+_WRAPPING = tuple(name for name in vars(hookspecs) if name.endswith("_scope"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:
@@ -88,6 +90,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._listeners: dict[str, Listener] = {}
         self._tellers: dict[str, list[tuple[Listener, Callable[..., Any], tuple[str, ...]]]] = {}
+        self._wrapping: frozenset[str] = frozenset()
         self._infos: dict[str, PluginInfo] = {}
         self._places: dict[str, str] = {}
         self._disabled = frozenset(disabled)
@@ -227,7 +230,7 @@ class Plugins:
 
     def wraps(self, hook: str) -> bool:
         """Return whether anybody implements a scope hook."""
-        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+        return hook in self._wrapping
 
     # --- about --------------------------------------------------------------------------------
 
@@ -326,6 +329,9 @@ class Plugins:
 
     def _index(self) -> None:
         self._tellers.clear()
+        self._wrapping = frozenset(
+            hook for hook in _WRAPPING if getattr(self._manager.hook, hook).get_hookimpls()
+        )
         for hook in _TOLD:
             for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
                 name = implementation.plugin_name

@@ -113,7 +113,10 @@ class Records(Protocol):
         """Insert records whose (kind, key) is new; return the keys that were."""
 
     async def replace(self, records: Sequence[Record]) -> Collection[str]:
-        """Replace each record whose stored version is `version - 1`; return the keys refused."""
+        """Replace each record whose stored version is `version - 1`; return the keys refused.
+
+        A record whose body is empty removes what it replaces; what is gone already is not refused.
+        """
 
     async def delete(self, kind: str, keys: Collection[str]) -> None:
         """Delete records; missing ones are no error."""

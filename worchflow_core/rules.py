@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from worchflow_core.models import (
     CLAIMABLE,
     Change,
     Created,
     Execution,
+    Fields,
     Status,
     StepRecord,
     StepStatus,
     Worker,
     WorkerState,
-    changed,
 )
 
 
@@ -65,6 +66,23 @@ def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
         due_at=None,
         hint_at=None,
     )
+
+
+_SETTERS = {item.name: getattr(Execution, item.name).__set__ for item in fields(Execution)}
+_values_of = attrgetter(*_SETTERS)
+
+
+def changed(execution: Execution, values: Fields) -> Execution:
+    """Return an execution with some of its fields changed.
+
+    Like `dataclasses.replace`, at less than half its cost: every settle makes one.
+    """
+    made = object.__new__(Execution)
+    for write, value in zip(_SETTERS.values(), _values_of(execution), strict=True):
+        write(made, value)
+    for name, value in values.items():
+        _SETTERS[name](made, value)
+    return made
 
 
 def applied(execution: Execution, change: Change) -> Execution | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admitted
 from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.control import look_again
 from worchflow_core.errors import StoreUnavailable
@@ -47,6 +48,7 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
+        self._settling = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -63,10 +65,16 @@ class Running:
 
     @property
     def room(self) -> int:
-        """How many more may be started; none while a suspected killer of workers runs."""
+        """How many more may be started; none while a suspected killer of workers runs.
+
+        Those whose code has ended take up no room while the store learns of it: the next ones
+        begin meanwhile. So that a slow store is not swamped, twice the concurrency is the most.
+        """
         if self._suspects:
             return 0
-        return self._around.settings.concurrency - len(self._tasks)
+        limit = self._around.settings.concurrency
+        running = len(self._tasks) - self._settling
+        return min(limit - running, 2 * limit - len(self._tasks))
 
     def stop(self, signal: ControlSignal, *, now: bool) -> None:
         """Let every attempt unwind at its next step call, or at once."""
@@ -76,33 +84,31 @@ class Running:
 
     def start(
         self,
-        claimed: Sequence[Execution],
-        steps: dict[str, Sequence[StepRecord]],
-        stray: Collection[str] = (),
+        admitted: Sequence[Admitted],
+        steps: Mapping[str, Sequence[StepRecord]],
     ) -> None:
-        """Begin an attempt at each claimed execution; settle `stray` ones, by id, as cancelled.
+        """Begin an attempt at each execution that may run.
 
         Of those suspected to kill workers only one is begun. The others are given back before it
         runs: when it kills this worker too, it is not to be counted against them.
         """
         loop = asyncio.get_running_loop()
-        for execution in claimed:
+        for item in admitted:
+            execution = item.execution
             if execution.crashes >= _SUSPECT and self._suspects:
                 self._keep(loop.create_task(self.give_back(execution)))
-                continue
-            if execution.id in stray:
-                self._keep(loop.create_task(self._cancel(execution)))
                 continue
             self._journal.started(execution)
             function = self._registry.get(execution.function)
             assert function is not None, "only executions of registered functions are claimed"
-            attempt = Attempt(function, execution, steps.get(execution.id, ()), self._around)
+            recorded = steps.get(execution.id, ())
+            attempt = Attempt(function, execution, recorded, self._around, item.batch)
             self.attempts[execution.id] = attempt
             if execution.crashes >= _SUSPECT:
                 self._suspects += 1
             self._keep(loop.create_task(self._work(attempt)))
 
-    async def _cancel(self, execution: Execution) -> None:
+    async def cancel(self, execution: Execution) -> None:
         """Settle a claimed execution as cancelled; its parent was, and nobody awaits it."""
         await self._settle(execution, Outcome(status=Status.CANCELLED))
 
@@ -154,7 +160,9 @@ class Running:
         except Superseded:
             self._journal.superseded(execution)
         finally:
-            del self.attempts[execution.id]
+            # What was settled, answered or not, may have been claimed here again meanwhile.
+            if self.attempts.get(execution.id) is attempt:
+                del self.attempts[execution.id]
             self._suspects -= is_suspect
 
     async def _make(self, attempt: Attempt) -> None:
@@ -165,10 +173,18 @@ class Running:
         if outcome is None:
             self._journal.superseded(attempt.execution)
         else:
-            steps = attempt.book.recorded.values()
-            settled = await self._settle(attempt.execution, outcome, steps)
+            settled = await self._leave(attempt, outcome)
             if settled is not None and settled.waits:
                 await self._look_again(attempt, settled)
+
+    async def _leave(self, attempt: Attempt, outcome: Outcome) -> Execution | None:
+        """Settle an attempt whose code has ended; another may begin meanwhile."""
+        self._settling += 1
+        self.changed.set()
+        try:
+            return await self._settle(attempt.execution, outcome, attempt.book.recorded.values())
+        finally:
+            self._settling -= 1
 
     async def _look_again(self, attempt: Attempt, settled: Execution) -> None:
         """Look for what came between the wait's look and its being stored; a sweep does it too."""
@@ -216,12 +232,18 @@ class Running:
             settled = await self._journal.settle(
                 execution, self._change(execution, refused), self._lease
             )
-        if settled is not None and settled.status.is_final and settled.handlers_due:
-            try:
-                await follow_up([settled], self._registry, self._journal)
-            except (StoreUnavailable, ConnectionError) as error:
-                logger.debug("a handler waits for the sweep: %s", error)
+        if settled is not None:
+            await self._follow(settled)
         return settled
+
+    async def _follow(self, settled: Execution) -> None:
+        """Do what a settled attempt asks for; the sweep does it too."""
+        try:
+            if settled.status.is_final and settled.handlers_due:
+                await follow_up([settled], self._registry, self._journal)
+            await self._around.admission.leave(settled)
+        except (StoreUnavailable, ConnectionError) as error:
+            logger.debug("what follows an attempt waits for the sweep: %s", error)
 
     def _change(self, execution: Execution, outcome: Outcome) -> Change:
         function = self._registry.get(execution.function)

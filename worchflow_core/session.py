@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from worchflow_core.admission import Admission
 from worchflow_core.attempt import Surroundings
 from worchflow_core.claimer import Assignment, Claimer
 from worchflow_core.errors import StoreUnavailable
@@ -71,9 +72,10 @@ class Session:
             functions=ThreadPool(settings.concurrency, "function"),
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,
+            admission=Admission(journal, registry),
         )
         self._running = Running(self._around, registry)
-        self._claimer = Claimer(self.id, journal, registry, self._lease, self._running)
+        self._claimer = Claimer(self.id, registry, self._around, self._running)
         self._heart = Heart(
             journal.store,
             self._lease,

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
+from worchflow_core.annotations import is_async
 from worchflow_core.control import (
     Control,
     check_wait,
@@ -27,6 +28,8 @@ from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspe
 from worchflow_core.step import Watch
 from worchflow_core.stepbook import StepBook, running_step, wrapped
 from worchflow_core.threads import ThreadPool
+
+_Answer = tuple[Any, BaseException | None]
 
 
 class StepFactsOf:
@@ -70,7 +73,7 @@ class Steps(StepFactsOf):
         self._journal = journal
         self._lease = lease
         self._pool = pool
-        self._tasks: set[asyncio.Task[tuple[Any, BaseException | None]]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_aborted = False
 
     def run(
@@ -238,17 +241,30 @@ class Steps(StepFactsOf):
             if book.is_recorded(call):
                 return book.replay(call)
             # In a task of its own: a suspend or a failing sibling must not cancel code that runs.
-            task = asyncio.get_running_loop().create_task(self._execute(call))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            value, error = await asyncio.shield(task)
+            # It answers into a future, which may be cancelled: `shield` takes twice the turns.
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[_Answer] = loop.create_future()
+            self._tasks.add(loop.create_task(self._answer(call, answer)))
+            value, error = await answer
         finally:
             book.branches.done()
         if error is None:
             return value
         raise await book.hold(error) if isinstance(error, StepBackoff) else error
 
-    async def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
+    async def _answer(self, call: StepCall, answer: asyncio.Future[_Answer]) -> None:
+        """Execute a step, in a task of its own, and answer unless nobody waits any more."""
+        try:
+            found = await self._execute(call)
+            if not answer.done():
+                answer.set_result(found)
+        finally:
+            answer.cancel()  # does nothing to one that was answered
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
+
+    async def _execute(self, call: StepCall) -> _Answer:
         """Run, record and answer; every error is returned, so that none is lost or logged twice."""
         book = self._book
         started_at = book.clock.now()
@@ -313,7 +329,7 @@ class Steps(StepFactsOf):
                 ) from None
 
     async def _call(self, call: StepCall) -> Any:
-        if inspect.iscoroutinefunction(call.code):
+        if is_async(call.code):
             return await call.code(*call.args)
         value = await self._pool.run(call.code, *call.args)
         return await value if inspect.isawaitable(value) else value

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admission
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.forking import abandon, is_half_made
 from worchflow_core.functions import Registry
@@ -70,9 +71,11 @@ class Sweeper:
         self._registry = registry
         self._settings = settings
         self._mailbox = Mailbox(journal)
+        self._admission = Admission(journal, registry)
         self._trusted_from = 0.0
         self._had_outage = False
         self._last_pass = self._clock.lease_time()
+        self._last_told: datetime | None = None
 
     async def run(self) -> None:
         """Sweep until cancelled; an outage of the store is waited out."""
@@ -86,6 +89,8 @@ class Sweeper:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
             group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
+            if self._registry.has_flow:
+                group.create_task(self._repeat(interval, self._admission.tend))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -112,11 +117,16 @@ class Sweeper:
 
     async def repair(self) -> None:
         """Take executions from dead workers; end those past their deadline or cancelled."""
-        now = self._clock.lease_time()
+        now, told = self._clock.lease_time(), self._clock.now()
         lease = self._settings.lease.total_seconds()
-        if now - self._last_pass > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
+        passed = now - self._last_pass
+        jumped = (told - self._last_told).total_seconds() - passed if self._last_told else 0.0
+        if passed > self._settings.sweep_interval.total_seconds() * 2 + lease / 2:
             self.note_outage()  # this process itself stood still
-        self._last_pass = now
+        elif abs(jumped) > lease / 4:
+            logger.warning("the store's clock was set by %.0f s; nobody is judged by it", jumped)
+            self.note_outage()  # leases were written by the clock as it was
+        self._last_pass, self._last_told = now, told
         await self.bury_neighbours()
         if now >= self._trusted_from:
             await self.release_dead()

@@ -202,8 +202,13 @@ class Timetable:
             return None
 
 
-def schedule_to_wire(item: ScheduleInfo, *, now: datetime) -> dict[str, Any]:
-    """Return a schedule as commands and the HTTP API tell it; moments in epoch milliseconds."""
+def schedule_to_wire(
+    item: ScheduleInfo, *, now: datetime, runs: Sequence[ScheduleRun] | None = None
+) -> dict[str, Any]:
+    """Return a schedule as commands and the HTTP API tell it; moments in epoch milliseconds.
+
+    With `runs`, what became of its last ticks is told as `recent`.
+    """
     schedule = item.schedule
     is_cron = isinstance(schedule.rule, Cron)
     coming = [] if item.is_paused else item.next_ticks(now, 1)
@@ -220,6 +225,15 @@ def schedule_to_wire(item: ScheduleInfo, *, now: datetime) -> dict[str, Any]:
         "pausedAt": to_millis(item.paused_at) if item.paused_at else None,
         "waiting": to_millis(item.waiting) if item.waiting else None,
         "skipped": item.skipped,
+        **({} if runs is None else {"recent": [_run_to_wire(run) for run in runs]}),
+    }
+
+
+def _run_to_wire(run: ScheduleRun) -> dict[str, Any]:
+    return {
+        "tick": to_millis(run.tick),
+        "executionId": run.execution.id if run.execution else None,
+        "status": run.execution.status.value if run.execution else None,
     }
 
 

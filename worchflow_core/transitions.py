@@ -99,6 +99,8 @@ def settle(
         values["retries"] = retries
     if code_version is not None:
         values["code_version"] = code_version
+    if execution.gates_passed:
+        values["gates_passed"] = execution.gates_passed
     if outcome.step_failures != execution.step_failures:
         values["step_failures"] = outcome.step_failures
     if outcome.counts:
@@ -237,6 +239,7 @@ def reopen(execution: Execution, *, now: datetime) -> Change:
             "cancel_requested_at": None,
             "handlers_due": False,
             "waits": (),
+            "gates_passed": 0,
         },
     )
 

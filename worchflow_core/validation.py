@@ -46,6 +46,8 @@ def check_title(value: str, what: str = "step title") -> str:
     """Return `value` if it may be a step's title or key, else raise `InvalidInput`."""
     if not isinstance(value, str) or not value or len(value) > TITLE_LENGTH:
         raise InvalidInput(f"{what} {_short(value)} must be text of 1 to {TITLE_LENGTH} characters")
+    if value.isascii() and value.isprintable():
+        return value
     if not value.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise InvalidInput(f"{what} {_short(value)} holds control characters; take them out")
     if any(0xD800 <= ord(char) <= 0xDFFF for char in value):

@@ -61,6 +61,7 @@ EXECUTION_NAMES: Mapping[str, str] = {
     "tags": "tags",
     "headers": "headers",
     "handlers_due": "handlersDue",
+    "gates_passed": "gatesPassed",
 }
 """The wire name of each field of `Execution`."""
 
@@ -365,7 +366,7 @@ _MOMENTS = (
 )  # fmt: skip
 _READS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_MOMENTS, _moment),
-    **dict.fromkeys(("failed_attempts", "fence", "crashes", "priority"), _whole),
+    **dict.fromkeys(("failed_attempts", "fence", "crashes", "priority", "gates_passed"), _whole),
     **dict.fromkeys(("waits", "tags"), _items),
     **dict.fromkeys(("step_failures", "headers"), _mapping),
     **dict.fromkeys(("id", "function"), str),

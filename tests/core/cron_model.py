@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -88,17 +89,23 @@ class Fields:
         return wall.month in self.month and on_date
 
 
+@lru_cache(maxsize=64)
+def minutes_of(zone: str, begin: datetime, end: datetime) -> tuple[list[datetime], list[datetime]]:
+    """Return each minute of real time, and what the clock on the wall shows then."""
+    place = ZoneInfo(zone)
+    # Two days more on both sides: walls are shown a second time, or skipped, across the edges.
+    real = [begin - timedelta(days=2)]
+    while real[-1] < end + timedelta(days=2):
+        real.append(real[-1] + MINUTE)
+    return real, [moment.astimezone(place).replace(tzinfo=None) for moment in real]
+
+
 def ticks(text: str, zone: str, begin: datetime, end: datetime) -> list[datetime]:
     """Return the ticks from `begin` until before `end`, both whole minutes in UTC."""
     parts = text.split()
     seconds = sorted(values(parts[0], 0, 59)) if len(parts) == 6 else [0]
     fields = Fields(parts[-5:])
-    place = ZoneInfo(zone)
-    # A day more on both sides: walls are shown a second time, or skipped, across the edges.
-    real = [begin - timedelta(days=2)]
-    while real[-1] < end + timedelta(days=2):
-        real.append(real[-1] + MINUTE)
-    walls = [moment.astimezone(place).replace(tzinfo=None) for moment in real]
+    real, walls = minutes_of(zone, begin, end)
     if fields.is_interval:
         pairs = zip(real, walls, strict=True)
         minutes = [moment for moment, wall in pairs if fields.match(wall)]

@@ -75,6 +75,16 @@ def application(
 
 
 @asynccontextmanager
+async def opened(
+    url: str, *functions: Function[Any, Any], **options: Any
+) -> AsyncIterator[Worchflow]:
+    """Open an application over a store of any kind."""
+    plugins = "logs,redis,sample-audit,sample-panel"
+    async with application(*functions, url=url, disabled_plugins=plugins, **options) as app:
+        yield app
+
+
+@asynccontextmanager
 async def working(*functions: Function[Any, Any], **options: Any) -> AsyncIterator[Worchflow]:
     """Open an application whose worker runs meanwhile; it is stopped at the end."""
     async with application(*functions, **options) as app, worker_of(app):

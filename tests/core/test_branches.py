@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import application, opened, run, until, worker_of
 from worchflow_core import Event, ExecutionHandle, Status, Step, Worchflow, control, function
 
 RAN: list[str] = []
@@ -25,8 +25,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def working(url: str, *functions: Any) -> AsyncIterator[Worchflow]:
     """Open an application, whatever its store, whose worker runs meanwhile."""
-    settings = {"disabled_plugins": "logs,redis,sample-audit,sample-panel"}
-    async with application(*functions, url=url, **settings) as app, worker_of(app):
+    async with opened(url, *functions) as app, worker_of(app):
         yield app
 
 

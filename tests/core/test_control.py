@@ -23,6 +23,7 @@ from worchflow_core import (
     Worchflow,
     control,
     function,
+    running,
 )
 
 from .support import run, until
@@ -489,6 +490,41 @@ def test_a_match_that_no_event_can_fit_fails_for_good(value: Any) -> None:
         async with Working("memory://no-match", waits) as app:
             with pytest.raises(ExecutionFailed, match="match 'field'"):
                 await (await app.client.send(waits, None)).result(30)
+
+    run(main())
+
+
+def test_what_is_claimed_again_before_its_second_look_is_over_can_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        await gate.wait()
+        await control.look_again(*args)
+
+    monkeypatch.setattr(running, "look_again", slowly)
+
+    @function
+    async def waits(event: Event[Any], step: Step) -> None:
+        async def hang() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        await step.wait_for_event("Wait", "word")
+        await step.run("Hang", hang)
+
+    async def main() -> None:
+        async with Working("memory://claimed-again", waits) as app:
+            handle = await app.client.send(waits, None)
+            await until(lambda: status_of(app, handle.id, Status.WAITING))
+            await app.client.signal(handle.id, "word")
+            await asyncio.wait_for(began.wait(), 20)
+            assert app.worker.health.running == 2
+            gate.set()
+            await until(lambda: app.worker.health.running == 1)
+            await handle.cancel()
+            await until(lambda: status_of(app, handle.id, Status.CANCELLED))
 
     run(main())
 

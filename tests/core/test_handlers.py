@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import opened, run, until, worker_of
 from worchflow_core import Event, Execution, Filter, Status, Step, Worchflow, function
 from worchflow_core.transitions import handlers_done
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-
-
-@asynccontextmanager
-async def opened(url: str, *functions: Any) -> AsyncIterator[Worchflow]:
-    """Open an application, whatever its store."""
-    async with application(
-        *functions, url=url, disabled_plugins="logs,redis,sample-audit,sample-panel"
-    ) as app:
-        yield app
 
 
 RAN: list[str] = []

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import opened, run, until, worker_of
 from worchflow_core import (
     Event,
     Execution,
@@ -28,15 +26,6 @@ from worchflow_core.transitions import UNTIL_WOKEN
 
 NOW = datetime(2030, 1, 31, 9, tzinfo=UTC)
 LONG = "x" * 128
-
-
-@asynccontextmanager
-async def opened(url: str, *functions: Any) -> AsyncIterator[Worchflow]:
-    """Open an application, whatever its store."""
-    async with application(
-        *functions, url=url, disabled_plugins="logs,redis,sample-audit,sample-panel"
-    ) as app:
-        yield app
 
 
 def waiting(execution_id: str, *watches: Watch, **fields: Any) -> Execution:

@@ -6,16 +6,13 @@ import asyncio
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.core.support import application, run, until, worker_of
+from tests.core.support import application, opened, run, until, worker_of
 from worchflow_core import (
     Event,
     Execution,
@@ -60,17 +57,6 @@ def scheduled(name: str = "report", **options: Any) -> Function[Any, Any]:
         return event.scheduled_for.isoformat() if event.scheduled_for else None
 
     return code
-
-
-@asynccontextmanager
-async def opened(
-    url: str, *functions: Function[Any, Any], plugins: tuple[object, ...] = ()
-) -> AsyncIterator[Worchflow]:
-    app = application(
-        *functions, url=url, plugins=plugins, disabled_plugins="logs,redis,sample-audit"
-    )
-    async with app:
-        yield app
 
 
 def scheduler_of(
@@ -131,7 +117,7 @@ def test_the_hook_is_told_once_per_tick() -> None:
     run(main())
 
 
-# --- F39: a leader that was frozen ---------------------------------------------------------------
+# --- F39: a leader that was frozen (as a process: cli/test_cli_schedules.py) ---------------------
 
 
 def test_a_leader_that_slept_past_its_lease_steps_down(url: str) -> None:
@@ -208,10 +194,10 @@ asyncio.run(main())
 """
 
 
-def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path / 'killed.db'}"
+@pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("mongo", marks=pytest.mark.servers)], indirect=True
+)
+def test_a_scheduler_killed_after_a_send_leaves_no_double_and_no_gap(url: str) -> None:
     killed = subprocess.run([sys.executable, "-c", DYING % url], timeout=60, check=False)
     assert killed.returncode == EXIT_CRASHED
 
@@ -248,7 +234,7 @@ def test_a_tick_that_was_sent_and_not_noted_is_no_overlap_of_itself(overlap: str
     run(main())
 
 
-# --- F42: clocks ---------------------------------------------------------------------------------
+# --- F41: daylight saving is test_cron.py's; F42: clocks -----------------------------------------
 
 
 @pytest.mark.parametrize("skew", [HOUR, -HOUR, timedelta(days=1), timedelta(days=-1)])

@@ -171,6 +171,29 @@ def test_nobody_is_judged_within_a_lease_of_an_outage() -> None:
     sweeping(test)
 
 
+@pytest.mark.parametrize("jump", [HOUR, -HOUR, timedelta(days=1), timedelta(days=-1)])
+def test_f42_nobody_dies_because_the_clock_was_set(jump: timedelta) -> None:
+    async def test(broom: Broom) -> None:
+        execution_id = await owned_by_the_dead(broom)
+        store, settings = broom.store.inner, broom.app.settings
+        healthy = replace(worker("dead"), id="healthy")
+        store.beat(healthy, lease=settings.lease)
+        broom.alter(execution_id, owner="healthy")
+        store.beat(replace(worker("dead"), state=WorkerState.STOPPED), lease=settings.lease)
+        await broom.sweeper.repair()
+        assert broom.get(execution_id).owner == "healthy"
+        for clock in (store._clock, broom.journal.clock):  # one machine has both
+            clock.shift(jump)
+        await broom.sweeper.repair()
+        assert broom.space.workers["healthy"].state is WorkerState.STARTING
+        beat = store.beat(replace(healthy, state=WorkerState.RUNNING), lease=settings.lease)
+        assert beat.is_alive
+        await broom.sweeper.repair()
+        assert broom.get(execution_id).owner == "healthy"
+
+    sweeping(test)
+
+
 def test_two_sweepers_release_an_execution_once() -> None:
     async def test(broom: Broom) -> None:
         import asyncio

@@ -25,6 +25,7 @@ from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.clock import Clock
 from worchflow_core.control import look_again
 from worchflow_core.lease import Lease
+from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.sweeper import Sweeper
 from worchflow_core.threads import ThreadPool
 
@@ -207,6 +208,7 @@ async def played(operations: list[tuple[Any, ...]]) -> None:
             plugins=app.plugins,
             settings=app.settings,
             registry=app.registry,
+            subscriptions=Subscriptions(app.registry, app.journal.store.records),
             functions=functions,
             steps=steps,
             resources={},

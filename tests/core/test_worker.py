@@ -276,6 +276,43 @@ def test_stop_gives_a_long_execution_back_without_counting_anything(kind: str) -
         never.set()
 
 
+def test_attempt_whose_end_is_unanswered_does_not_hide_the_next_one_of_the_same_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, options = faulty_memory()
+
+    async def main() -> None:
+        gate, is_again = asyncio.Event(), asyncio.Event()
+
+        @function(retries=1, retry_delay=0)
+        async def twice(event: Event[Any], step: Step) -> int:
+            if step.attempt == 1:
+                store.deaf = {"update"}  # that it is to be retried is stored, and not answered
+                raise ValueError("once")
+            store.deaf = set()
+            is_again.set()
+            await gate.wait()
+            return 7
+
+        async with working(twice, **options) as app:
+            handle = await app.client.send(twice, None)
+            await asyncio.wait_for(is_again.wait(), 10)
+            calls = store.calls["update"]
+            await until(lambda: store.calls["update"] > calls)
+            await until(lambda: _runs(app, handle.id))
+            gate.set()
+            assert await handle.result(timeout=10) == 7
+            assert (await handle.get()).fence == 2
+
+    run(main())
+    assert "could not be settled" not in caplog.text
+
+
+async def _runs(app: Worchflow, execution_id: str) -> bool:
+    (worker,) = await app.client.workers()
+    return [item.execution_id for item in worker.running] == [execution_id]
+
+
 def test_asking_a_worker_to_drain_makes_it_leave() -> None:
     async def main() -> None:
         async with application(quick) as app:

@@ -22,6 +22,7 @@ from worchflow_core import (
     SettingsError,
     Status,
     Store,
+    StoreUnavailable,
     StoreUnusable,
     to_millis,
 )
@@ -439,6 +440,21 @@ def test_a_store_is_opened_for_its_urls_alone() -> None:
 def test_describe_names_hosts_and_database_and_no_password() -> None:
     assert "h1:1,h2:2/worchflow" in MongoStore("mongodb://u:secret@h1:1,h2:2/").describe()
     assert "secret" not in MongoStore("mongodb://u:secret@h1:1,h2:2/").describe()
+
+
+def test_a_name_of_an_srv_record_that_is_not_resolved_is_an_outage() -> None:
+    url = "mongodb+srv://u:secret@cluster.invalid/flows?tls=true"
+
+    async def main() -> None:
+        store = mongo.worchflow_open_store(url, Settings(_env_file=None))
+        assert isinstance(store, MongoStore)
+        assert "cluster.invalid/flows" in store.describe()
+        with pytest.raises(StoreUnavailable) as caught:
+            async with store:
+                pass
+        assert "secret" not in str(caught.value)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,15 @@ QUESTIONS: dict[str, Query] = {
     ),
     "tagged": Query(where=(Condition("tags", Operator.HAS, ("t",)),)),
     "children": Query(where=(Condition("parent", Operator.EQUAL, "p"),)),
+    "children of many": Query(
+        where=(
+            Condition("parent", Operator.IN, ("p", "q")),
+            Condition("status", Operator.IN, tuple(CLAIMABLE)),
+            Condition("cancel_requested_at", Operator.EQUAL, None),
+        ),
+        descending=False,
+        limit=1000,
+    ),
     "forks": Query(where=(Condition("forked_from", Operator.EQUAL, "p"),)),
     "newest": Query(),
     "newest of a status": Query(where=(Condition("status", Operator.EQUAL, Status.QUEUED),)),

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +18,6 @@ from worchflow_core import (
     Hint,
     Queue,
     Settings,
-    SettingsError,
     Status,
     StepCache,
     to_millis,
@@ -94,6 +93,18 @@ class TestOldRedisStepCache(TestRedisStepCache):
     @pytest.fixture(autouse=True)
     def _server(self, old_redis_server: RedisServer) -> None:
         self.url = old_redis_server.url
+
+
+class TestNewRedisQueue(TestRedisQueue):
+    @pytest.fixture(autouse=True)
+    def _server(self, new_redis_server: RedisServer) -> None:
+        self.url = new_redis_server.url
+
+
+class TestNewRedisStepCache(TestRedisStepCache):
+    @pytest.fixture(autouse=True)
+    def _server(self, new_redis_server: RedisServer) -> None:
+        self.url = new_redis_server.url
 
 
 # --- the wire of the original ---------------------------------------------------------------------
@@ -303,75 +314,6 @@ def test_backends_are_opened_for_their_urls_alone() -> None:
 )
 def test_describe_names_the_place_and_no_password(url: str, place: str) -> None:
     assert RedisQueue(url, prefix="p").describe() == f"redis  {place}, prefix p"
-
-
-def test_a_sentinel_url_without_a_service_is_refused() -> None:
-    async def main() -> None:
-        async with RedisQueue("redis+sentinel://:secret@h1:26379"):
-            pass
-
-    with pytest.raises(SettingsError, match="needs sentinels and a service") as caught:
-        asyncio.run(main())
-    assert "secret" not in str(caught.value)
-
-
-def test_the_primary_is_found_by_sentinels(redis_server: RedisServer, unique_name: str) -> None:
-    with Sentinel(redis_server.port) as sentinel:
-        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
-
-        async def main() -> None:
-            async with RedisQueue(url, prefix=unique_name) as queue:
-                await queue.push([Hint(execution=execution("a"))])
-                assert await queue.pop(["f"], limit=1, wait=timedelta(seconds=1)) == ["a"]
-                assert await queue.pop(["f"], limit=1, wait=timedelta(seconds=0.1)) == []
-
-        asyncio.run(main())
-
-
-class Sentinel(RedisServer):
-    """A sentinel that watches one primary."""
-
-    def __init__(self, primary_port: int) -> None:
-        super().__init__()
-        self._primary_port = primary_port
-
-    def _arguments(self, port: int) -> Sequence[str]:
-        path = self.directory / "sentinel.conf"
-        path.write_text(
-            f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {self._primary_port} 1\n"
-        )
-        return (str(path), "--sentinel")
-
-
-def test_braces_in_the_prefix_keep_a_cluster_node_happy() -> None:
-    async def main(server: RedisServer) -> None:
-        async with Redis.from_url(server.url) as client:
-            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            end = time.monotonic() + 20
-            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
-                assert time.monotonic() < end
-                await asyncio.sleep(0.05)
-        async with (
-            RedisQueue(server.url, prefix="{flows}") as queue,
-            RedisStepCache(server.url, prefix="{flows}") as cache,
-        ):
-            await queue.push([Hint(execution=execution(f"e{n}")) for n in range(9)])
-            lost = Hint(execution=execution("g1", function="g"), is_misrouted=True)
-            await queue.push([lost])
-            taken: set[str] = set()
-            for _ in range(3):
-                taken |= set(await queue.pop(["f", "g"], limit=99, wait=timedelta(seconds=1)))
-            assert len(taken) == 10
-            await cache.put([step(f"e{n}") for n in range(9)])
-            assert len(await cache.get_all([execution(f"e{n}") for n in range(9)])) == 9
-            await cache.drop([f"e{n}" for n in range(9)])
-            assert (await queue.view()) is not None
-        async with RedisStepCache(server.url, prefix="flows") as cache:
-            with pytest.raises(ConnectionError, match="put braces into WORCHFLOW_PREFIX"):
-                await cache.drop([f"e{n}" for n in range(9)])
-
-    with RedisServer(arguments=("--cluster-enabled", "yes")) as server:
-        asyncio.run(main(server))
 
 
 def test_what_outside_readers_see_can_be_read_back(redis_server: RedisServer) -> None:

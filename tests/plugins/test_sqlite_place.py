@@ -17,9 +17,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from worchflow_core import StoreUnusable
+from worchflow_core import Condition, Operator, Query, StoreUnusable
 from worchflow_core.testing.contracts.samples import execution, step
 from worchflow_plugins.sqlite import SqliteStore, place
+from worchflow_plugins.sqlite.schema import VERSION
 
 
 async def _fill(path: Path, count: int = 400) -> None:
@@ -99,8 +100,58 @@ def test_a_newer_schema_that_is_still_in_the_log_is_refused(filled: Path) -> Non
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(filled)], check=True, timeout=60)
-    assert struct.unpack(">I", filled.read_bytes()[60:64]) == (1,)
+    assert struct.unpack(">I", filled.read_bytes()[60:64]) == (VERSION,)
     _refused(filled, because="newer Worchflow")
+
+
+def _as_version_1(path: Path) -> None:
+    """Take from a file what came with version 2."""
+    connection = apsw.Connection(str(path))
+    for table in ("waits", "tags"):
+        for word in ("inserted", "changed", "deleted"):
+            connection.execute(f"DROP TRIGGER {table}_{word}")
+        fill = (
+            f"INSERT OR IGNORE INTO {table} (key, execution)"
+            f" SELECT value, new.number FROM json_each(new.{table})"
+        )
+        connection.execute(
+            f"DROP TABLE {table}; CREATE TABLE {table} (key TEXT NOT NULL, execution INTEGER"
+            " NOT NULL, PRIMARY KEY (key, execution)) WITHOUT ROWID, STRICT;"
+            f"CREATE TRIGGER {table}_inserted AFTER INSERT ON executions BEGIN {fill}; END;"
+            f"CREATE TRIGGER {table}_changed AFTER UPDATE OF {table} ON executions"
+            f" BEGIN {fill}; END;"
+            f"CREATE TRIGGER {table}_deleted AFTER DELETE ON executions BEGIN"
+            f" DELETE FROM {table} WHERE execution = old.number; END;"
+            f"INSERT INTO {table} SELECT value, number FROM executions,"
+            f" json_each(executions.{table})"
+        )
+    connection.execute("ALTER TABLE executions DROP COLUMN gates_passed")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    given = [execution("a", tags=("t", "u")), execution("b", waits=("k",))]
+
+    async def main() -> None:
+        path = str(tmp_path / "w.db")
+        async with SqliteStore(path) as store:
+            await store.create(given)
+        _as_version_1(tmp_path / "w.db")
+        for _ in range(2):
+            async with SqliteStore(path) as store:
+                assert sorted(await store.get(["a", "b"]), key=lambda item: item.id) == given
+                for field, value, found in (("tags", "u", "a"), ("waits", "k", "b")):
+                    where = (Condition(field, Operator.HAS, (value,)),)
+                    page = await store.find(Query(where=where))
+                    assert [item.id for item in page.items] == [found]
+        async with SqliteStore(path) as store:
+            await store.create([execution("c", tags=("u",), gates_passed=2)])
+            page = await store.find(Query(where=(Condition("tags", Operator.HAS, ("u",)),)))
+            assert {item.id for item in page.items} == {"a", "c"}
+            assert {item.gates_passed for item in page.items} == {0, 2}
+
+    asyncio.run(main())
 
 
 def test_a_truncated_file_is_refused(filled: Path) -> None:

@@ -64,6 +64,15 @@ def _queries() -> Iterator[Query]:
             yield Query(where=where, skip=50)
     claimable, final = Condition("status", IN, tuple(CLAIMABLE)), tuple(FINAL)
     free = Condition("owner", EQUAL, None)
+    yield Query(
+        where=(
+            Condition("parent", IN, ("x", "y")),
+            claimable,
+            Condition("cancel_requested_at", EQUAL, None),
+        ),
+        descending=False,
+        limit=1000,
+    )
     yield Query(search="pay", counted=True)
     yield Query(where=(Condition("owner", NOT_IN, ("w", "v")),), limit=1000)
     yield Query(where=(Condition("owner", NOT_IN, ()),), limit=1000)
@@ -193,6 +202,41 @@ def test_the_whole_list_is_read_in_order_of_an_index(tmp_path: Path, asked: dict
     asyncio.run(main())
     for plan in _walks(tmp_path / "w.db", asked):
         assert re.search(r"SCAN executions USING COVERING INDEX by_(created|updated)", plan)
+
+
+def test_of_many_that_wait_for_one_thing_the_oldest_is_found_without_sorting(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    query = Query(
+        where=(
+            Condition("waits", HAS, ("slot|f",)),
+            Condition("status", EQUAL, Status.QUEUED),
+            Condition("due_at", SINCE, at(9)),
+        ),
+        descending=False,
+        limit=1,
+    )
+
+    async def main() -> None:
+        async with SqliteStore(str(tmp_path / "w.db")) as store:
+            given = [
+                execution(f"e{n}", waits=("slot|f",), created_at=at(-n), due_at=at(99))
+                for n in range(9)
+            ]
+            await store.create([*given, execution("other", waits=("slot|f", "x"))])
+            assert [item.id for item in (await store.find(query)).items] == ["e8"]
+            await store.delete(["e8"])
+
+    asyncio.run(main())
+    text, bindings = next((t, b) for t, b in asked.items() if "FROM waits CROSS" in t)
+    connection = apsw.Connection(str(tmp_path / "w.db"))
+    plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + text, bindings)]
+    connection.close()
+    assert any("SEARCH waits USING PRIMARY KEY (key=?)" in line for line in plan), plan
+    # One step is sorted: those of the very same millisecond, by id.
+    assert [line for line in plan if "TEMP B-TREE FOR" in line and "LAST TERM" not in line] == [
+        "USE TEMP B-TREE FOR ORDER BY"
+    ], plan
 
 
 def test_no_statement_is_left_out_of_the_net(tmp_path: Path, asked: dict[str, Any]) -> None:

@@ -199,8 +199,11 @@ def workers(
             async with existing(flags) as app:
                 chosen = _worker(await app.client.workers(), drain)
                 await app.client.drain([chosen.id])
+                if flags.json:
+                    output.document({"id": chosen.id, "name": chosen.name})
                 name = printable(f"{chosen.name} ({chosen.id})")
-                output.say(f"asked {name} to take no more and leave")
+                if not flags.quiet:
+                    output.say(f"asked {name} to take no more and leave")
             return
         async with existing(flags) as app:
             is_live = output.is_terminal(sys.stdout) and not flags.json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from worchflow_core.cli.flags import Flags, flags_of
 if TYPE_CHECKING:
     from worchflow_core.client import Client
     from worchflow_core.models import Worker
-    from worchflow_core.timetable import ScheduleInfo
+    from worchflow_core.timetable import ScheduleInfo, ScheduleRun
 
 ACTIONS = ("list", "run", "pause", "resume", "next")
 
@@ -81,7 +81,9 @@ def schedules(
         async with existing(flags) as app:
             client = app.client
             if function is None:
-                _print(await client.schedules(), await client.workers(), flags)
+                known = await client.schedules()
+                runs = await client.schedule_runs(known)
+                _print(known, runs, await client.workers(), flags)
             elif action == "next":
                 _print_next(await _one(client, function), count, flags)
             elif action == "run":
@@ -134,10 +136,15 @@ def _print_next(item: ScheduleInfo, count: int, flags: Flags) -> None:
         output.say("it is paused; these are the ticks it would have")
 
 
-def _print(known: Sequence[ScheduleInfo], workers: Sequence[Worker], flags: Flags) -> None:
+def _print(
+    known: Sequence[ScheduleInfo],
+    runs: Mapping[str, Sequence[ScheduleRun]],
+    workers: Sequence[Worker],
+    flags: Flags,
+) -> None:
     now = datetime.now(UTC)
     if flags.json:
-        items = [_document(item, workers, now) for item in known]
+        items = [_document(item, workers, now, runs[item.function]) for item in known]
         output.document({"items": items, "total": len(items)})
         return
     if not known:
@@ -152,6 +159,7 @@ def _print(known: Sequence[ScheduleInfo], workers: Sequence[Worker], flags: Flag
         Column(title="SCHEDULE"),
         Column(title="ZONE", shrinks=True),
         Column(title="LAST", is_number=True),
+        Column(title="OUTCOME"),
         Column(title="NEXT", is_number=True),
         Column(title="STATE"),
         Column(title="SKIPPED", is_number=True),
@@ -165,6 +173,7 @@ def _print(known: Sequence[ScheduleInfo], workers: Sequence[Worker], flags: Flag
                 printable(item.schedule.text),
                 printable(item.schedule.zone),
                 human_age(item.last_tick, now),
+                _outcome(runs[item.function]),
                 human_age(coming[0], now) if coming else "-",
                 _state(item, workers, now),
                 f"{item.skipped:,}",
@@ -172,6 +181,12 @@ def _print(known: Sequence[ScheduleInfo], workers: Sequence[Worker], flags: Flag
         )
     for line in table(columns, rows):
         output.data(line)
+
+
+def _outcome(runs: Sequence[ScheduleRun]) -> str:
+    """Return the status of the newest tick that was fired."""
+    fired = next((run.execution for run in runs if run.execution is not None), None)
+    return output.status(fired.status.value) if fired else "-"
 
 
 def _state(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> str:
@@ -182,7 +197,12 @@ def _state(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> str:
     return "active" if live_workers_with(item.function, workers, now) else "no worker"
 
 
-def _document(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> dict[str, Any]:
+def _document(
+    item: ScheduleInfo,
+    workers: Sequence[Worker],
+    now: datetime,
+    runs: Sequence[ScheduleRun] | None = None,
+) -> dict[str, Any]:
     from worchflow_core.timetable import schedule_to_wire
 
-    return {**schedule_to_wire(item, now=now), "state": _state(item, workers, now)}
+    return {**schedule_to_wire(item, now=now, runs=runs), "state": _state(item, workers, now)}

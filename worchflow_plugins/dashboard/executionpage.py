@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,22 +13,24 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 from starlette.datastructures import QueryParams
 
-from worchflow_core import FINAL, Execution, InvalidInput, Status
+from worchflow_core import FINAL, Execution, InvalidInput, Status, StepRecord
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.jsontree import json_tree
 from worchflow_plugins.dashboard.listpage import worker_name, worker_names
 from worchflow_plugins.dashboard.parameters import check_names, parse_whole
-from worchflow_plugins.dashboard.reader import Reader
+from worchflow_plugins.dashboard.reader import CHILDREN_MAX, Reader
 from worchflow_plugins.dashboard.redaction import redacted
 from worchflow_plugins.dashboard.rendering import View
 from worchflow_plugins.dashboard.shapes import Shapes, load
 from worchflow_plugins.dashboard.ui import Ui
+from worchflow_plugins.dashboard.waits import wanted_by
 from worchflow_plugins.dashboard.waterfall import make_waterfall
 
 STEPS_SHOWN = 200
 _STEPS_MAX = 10_000
 _STEP_NODES, _STEP_CHARS = 120, 4096
 _TRACEBACK_MAX = 64 * 1024
+_FORKS_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,13 @@ class Block:
 
 
 async def execution_view(
-    reader: Reader, shapes: Shapes, ui: Ui, execution_id: str, query: QueryParams
+    reader: Reader,
+    shapes: Shapes,
+    ui: Ui,
+    execution_id: str,
+    query: QueryParams,
+    *,
+    can_fork: bool = False,
 ) -> View:
     """Return the page of an execution, its newest attempt unless the query names another."""
     check_names(query, ("attempt", "only", "steps"))
@@ -74,7 +84,7 @@ async def execution_view(
     if only not in ("", "failed"):
         raise InvalidInput(f"only is {only[:80]!r}; give failed, or leave it out")
     execution, steps = await reader.execution(execution_id)
-    workers = await reader.workers()
+    workers, children = await asyncio.gather(reader.workers(), reader.children(execution_id))
     running = [item for worker in workers for item in worker.running]
     fall = make_waterfall(
         execution,
@@ -109,12 +119,26 @@ async def execution_view(
             "result": Block(execution.result, "result", shapes),
             "stored": _stored(execution, shapes),
             "mirrored": shapes.mirror(dict(await reader.mirrored(execution_id))),
+            "children": [
+                (item, view.run_time(item), item.status is Status.PROCESSING)
+                for item in children[:CHILDREN_MAX]
+            ],
+            "has_more_children": len(children) > CHILDREN_MAX,
+            "wanted": wanted_by(execution),
+            "forks": _forks(execution, steps) if can_fork else {},
             "panels": await ui.panels_of("execution", execution),
             "can_be_retried": execution.status in (Status.FAILED, Status.CANCELLED),
             "can_be_cancelled": execution.status not in FINAL,
             "is_cancelling": execution.cancel_requested_at is not None,
         },
     )
+
+
+def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:
+    """Return id and title of the steps that an execution which does not run can be forked from."""
+    if execution.owner is not None:
+        return {}
+    return {step.step_id: step.title for step in steps[:_FORKS_SHOWN]}
 
 
 def _href(attempt: int | None, only: str, **more: int) -> str:
@@ -163,8 +187,15 @@ def _facts(execution: Execution, worker: str) -> dict[str, Any]:
         "attempts": view.attempts_text(execution).replace("/", " of "),
         "worker": worker,
         "trigger": trigger,
-        "due": execution.due_at if execution.status not in FINAL and not execution.owner else None,
+        "due": _due(execution),
     }
+
+
+def _due(execution: Execution) -> datetime | None:
+    if execution.status in FINAL or execution.owner is not None:
+        return None
+    wanted = wanted_by(execution)
+    return wanted.until if wanted else execution.due_at
 
 
 def _failure(execution: Execution) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from worchflow_core import (
     COUNT_CAP,
     Execution,
+    Filter,
     FunctionInfo,
     Leader,
     NotFound,
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 TALLY_PATIENCE = 0.15
 """How many seconds a page waits for its chart; the table must not wait longer."""
+
+CHILDREN_MAX = 50
+"""How many children a page shows."""
 
 _TALLIES_KEPT = 16
 
@@ -142,6 +146,15 @@ class Reader:
         if found is None:
             raise NotFound(f"no execution {execution_id[:200]!r}")
         return found
+
+    async def children(self, execution_id: str) -> Sequence[Execution]:
+        """Return what an execution has invoked, and what follows its end: the first of them."""
+
+        async def read() -> Sequence[Execution]:
+            wanted = Filter(parent=execution_id, descending=False, limit=CHILDREN_MAX + 1)
+            return (await self._source.client.find(wanted)).items
+
+        return await self._once(("children", execution_id), read)
 
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return the hash of an execution that Redis shows; {} without Redis."""

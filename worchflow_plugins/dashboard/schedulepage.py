@@ -87,9 +87,8 @@ def schedules_document(known: Schedules, workers: Sequence[Worker]) -> dict[str,
     now = datetime.now(UTC)
     shapes = [
         {
-            **schedule_to_wire(item, now=now),
+            **schedule_to_wire(item, now=now, runs=known.runs[item.function]),
             "state": state_of(item, workers, now),
-            "recent": [_run_shape(run) for run in known.runs[item.function]],
         }
         for item in known.items
     ]
@@ -113,15 +112,6 @@ def state_of(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> st
         return "paused"
     has_worker = any(item.function in worker.functions for worker in view.living(workers, now))
     return "active" if has_worker else "no worker"
-
-
-def _run_shape(run: ScheduleRun) -> dict[str, Any]:
-    execution = run.execution
-    return {
-        "tick": to_millis(run.tick),
-        "executionId": execution.id if execution else None,
-        "status": execution.status.value if execution else None,
-    }
 
 
 def _row(

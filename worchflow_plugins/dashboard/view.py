@@ -63,6 +63,8 @@ def short_id(execution_id: str) -> str:
     """Return the part of an id that lists show."""
     if re.fullmatch(r"[0-9a-f]{8}-?[0-9a-f-]{20,}", execution_id):
         return execution_id[:8]
+    if execution_id.startswith("cron:") and len(execution_id) > 20:
+        return f"cron…{execution_id[-15:]}"  # what tells the ticks of a function apart
     return execution_id if len(execution_id) <= 20 else execution_id[:19] + "…"
 
 

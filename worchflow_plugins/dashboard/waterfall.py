@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,10 +11,12 @@ from typing import Literal
 from worchflow_core import Execution, Failure, RunningExecution, Status, StepRecord, StepStatus
 from worchflow_plugins.dashboard.axis import Axis
 from worchflow_plugins.dashboard.view import AttemptGroup, attempt_groups
+from worchflow_plugins.dashboard.waits import Wanted, wanted_by
 
 Mark = Literal["done", "failed", "running", "replayed", "sleep", "wait", "started"]
 
-_SLEEPS = frozenset({"sleep", "wait"})
+_SLEEPS = frozenset({"sleep", "wait", "invoke"})
+"""Kinds of steps that take up no slot while they take their time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Row:
         error: why it failed.
         from_attempt: the attempt that recorded a replayed step.
         tries: how often it failed before, in this attempt.
+        wanted: what is waited for, where the wait goes on.
     """
 
     key: str
@@ -43,11 +47,22 @@ class Row:
     error: Failure | None = None
     from_attempt: int | None = None
     tries: int = 0
+    wanted: Wanted | None = None
 
     @property
     def seconds(self) -> float | None:
         """How long it took; None while it goes on."""
         return (self.ended_at - self.started_at).total_seconds() if self.ended_at else None
+
+    @property
+    def child(self) -> str | None:
+        """The execution it invoked."""
+        if self.step is None or self.step.kind != "invoke" or self.step.result is None:
+            return None
+        try:
+            return str(json.loads(self.step.result)["child"])
+        except (ValueError, LookupError, TypeError):  # written by a foreign client
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +141,13 @@ def make_waterfall(
     window = windows[index]
     following = windows[index + 1].start if index + 1 < len(windows) else None
     rows = _waits(execution, windows, index)
-    rows += _steps(windows, index, following, steps)
+    rows += _steps(execution, windows, index, following, steps)
     rows += _tries(window)
     is_live = window.end is None and execution.owner is not None
     if is_live:
         rows += _running(window, rows, running)
-    rows += _ahead(execution, index == len(windows) - 1)
+    if index == len(windows) - 1:
+        rows = _ahead(execution, rows)
     rows.sort(key=lambda row: (row.mark != "replayed", row.started_at))
     start = min((row.started_at for row in rows if row.mark != "replayed"), default=window.start)
     end = max((row.ended_at or now for row in rows if row.mark != "replayed"), default=window.start)
@@ -164,16 +180,30 @@ def _waits(execution: Execution, windows: Sequence[_Window], index: int) -> list
     return [_wait("back-off", name, before.end, window.start)]
 
 
-def _ahead(execution: Execution, is_last: bool) -> list[Row]:
-    """Return the wait that lies before an execution that is due later."""
+def _ahead(execution: Execution, rows: list[Row]) -> list[Row]:
+    """Return the rows with the wait that lies before an execution that is due later."""
     names = {
         Status.RETRYING: "back-off",
         Status.SLEEPING: "sleeping",
-        Status.WAITING: "waiting for an event",
+        Status.WAITING: "waiting",
     }
-    if not is_last or execution.status not in names or execution.owner is not None:
-        return []
-    return [_wait("ahead", names[execution.status], execution.updated_at, execution.due_at)]
+    if execution.status not in names or execution.owner is not None:
+        return rows
+    wanted, until = wanted_by(execution), execution.due_at
+    if wanted is not None:
+        until = wanted.until
+    asleep = [
+        row
+        for row in rows
+        if row.mark == "sleep" and row.ended_at and row.ended_at > execution.updated_at
+    ]
+    if execution.status is Status.SLEEPING and asleep:
+        return [
+            replace(row, wanted=Wanted(until=row.ended_at)) if row in asleep else row
+            for row in rows
+        ]
+    row = _wait("ahead", names[execution.status], execution.updated_at, until)
+    return [*rows, replace(row, wanted=wanted or Wanted(until=until))]
 
 
 def _wait(key: str, title: str, start: datetime, end: datetime | None) -> Row:
@@ -181,6 +211,7 @@ def _wait(key: str, title: str, start: datetime, end: datetime | None) -> Row:
 
 
 def _steps(
+    execution: Execution,
     windows: Sequence[_Window],
     index: int,
     following: datetime | None,
@@ -196,20 +227,39 @@ def _steps(
                 rows.append(_replayed(step, windows, index))
             continue
         mark: Mark = "done" if step.status is StepStatus.COMPLETED else "started"
+        began, ended = step.started_at, step.ended_at
         if step.kind in _SLEEPS:
             mark = "sleep"
+            began = _waited_since(window, step, rows)
+            if ended is not None and execution.finished_at is not None:
+                ended = max(began, min(ended, execution.finished_at))
         rows.append(
             Row(
                 key=step.step_id,
                 title=step.title,
                 mark=mark,
-                started_at=step.started_at,
-                ended_at=step.ended_at or (window.end if mark == "started" else None),
+                started_at=began,
+                ended_at=ended or (window.end if mark == "started" else None),
                 step=step,
                 tries=_failures(window, step.step_id),
             )
         )
     return rows
+
+
+def _waited_since(window: _Window, step: StepRecord, before: Sequence[Row]) -> datetime:
+    """Return when a wait began: the record says when it was over, the history when it was left."""
+    if step.kind == "sleep":
+        return step.started_at
+    ends = [row.ended_at for row in before if row.ended_at and row.ended_at <= step.started_at]
+    since = max(ends, default=window.start)
+    claims = window.group.claims if window.group else ()
+    left = [
+        item.ended_at
+        for item in claims
+        if item.outcome in ("waiting", "sleeping") and since <= item.ended_at <= step.started_at
+    ]
+    return min(left, default=step.started_at)
 
 
 def _replayed(step: StepRecord, windows: Sequence[_Window], index: int) -> Row:

@@ -31,8 +31,12 @@ class MemoryRecords:
         with self._space.lock:
             for record in records:
                 standing = self._space.records.get((record.kind, record.key))
+                if standing is None and not record.body:
+                    continue
                 if standing is None or standing.version != record.version - 1:
                     refused.append(record.key)
+                elif not record.body:
+                    del self._space.records[record.kind, record.key]
                 else:
                     self._space.records[record.kind, record.key] = record
         return refused

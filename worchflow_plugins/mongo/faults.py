@@ -84,6 +84,8 @@ def is_passing(error: BaseException) -> bool:
         )
     if isinstance(error, errors.PyMongoError) and error.timeout:
         return True
+    if isinstance(error, errors.ConfigurationError):  # of mongodb+srv://, when no name is resolved
+        return type(error.__cause__).__module__.startswith("dns.")
     return _code(error) in _PASSING
 
 

@@ -94,7 +94,12 @@ INDEXES = (
     Index(collection="executions", key=_key("updatedAt", "id")),
     Index(collection="executions", key=_key("eventName", "createdAt", "id")),
     Index(collection="executions", key=_key("owner"), partial={"owner": {"$gt": ""}}),
-    Index(collection="executions", key=_key("waits"), partial={"waits": {"$exists": True}}),
+    # In order of creation: many may wait for one thing, and the oldest is to go on first.
+    Index(
+        collection="executions",
+        key=_key("waits", "createdAt", "id"),
+        partial={"waits": {"$exists": True}},
+    ),
     Index(collection="executions", key=_key("tags"), partial={"tags": {"$exists": True}}),
     Index(collection="executions", key=_key("parent"), partial={"parent": {"$gt": ""}}),
     Index(collection="executions", key=_key("forkedFrom"), partial={"forkedFrom": {"$gt": ""}}),

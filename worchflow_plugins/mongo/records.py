@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bson import MaxKey, ObjectId
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, DeleteOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
 from worchflow_core import Record
@@ -56,20 +56,18 @@ class MongoRecords:
 
     async def _replace(self, records: Sequence[Record]) -> Collection[str]:
         token = ObjectId()
-        writes = [
-            UpdateOne(
-                {**_id(item.kind, item.key), "version": item.version - 1},
-                {"$set": {"body": item.body, "version": item.version, "token": token}},
-            )
-            for item in records
-        ]
-        result = await self._records.bulk_write(writes, ordered=False)
-        if result.matched_count == len(records):
+        result = await self._records.bulk_write(
+            [_over(item, token) for item in records], ordered=False
+        )
+        if result.matched_count + result.deleted_count == len(records):
             return []
         ids = [_id(item.kind, item.key)["_id"] for item in records]
-        ours = self._records.find({"_id": {"$in": ids}, "token": token}, {"version": 1})
-        taken = {(*_pair(item), item["version"]) async for item in ours}
-        return [item.key for item in records if (item.kind, item.key, item.version) not in taken]
+        fields = {"version": 1, "token": 1}
+        standing = {
+            _pair(item): (item["version"], item.get("token"))
+            async for item in self._records.find({"_id": {"$in": ids}}, fields)
+        }
+        return [item.key for item in records if not _is_taken(item, token, standing)]
 
     async def delete(self, kind: str, keys: Collection[str]) -> None:
         """Delete records; missing ones are no error."""
@@ -101,6 +99,25 @@ class MongoRecords:
                 found.append(item["_id"]["kind"])
                 wanted = {"_id": {"$gt": _id(found[-1], MaxKey())["_id"]}}
         return found
+
+
+def _over(record: Record, token: ObjectId) -> UpdateOne | DeleteOne:
+    """Return the write that puts a record over the version before it."""
+    wanted = {**_id(record.kind, record.key), "version": record.version - 1}
+    if not record.body:
+        return DeleteOne(wanted)
+    values = {"body": record.body, "version": record.version, "token": token}
+    return UpdateOne(wanted, {"$set": values})
+
+
+def _is_taken(
+    record: Record, token: ObjectId, standing: Mapping[tuple[str, str], tuple[int, Any]]
+) -> bool:
+    """Return whether a record was replaced as asked, given (version, token) of what stands."""
+    found = standing.get((record.kind, record.key))
+    if not record.body:
+        return found is None  # gone, by us or by another: either way it is as it was to be
+    return found == (record.version, token)
 
 
 def _id(kind: str, key: Any) -> Document:

@@ -34,10 +34,12 @@ def connect(url: str, *, answer_within: float | None) -> tuple[Client, Sentinel 
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": answer_within,
         "socket_connect_timeout": 2.0,
-        "socket_keepalive": True,
     }
+    scheme = urlsplit(url).scheme
+    if scheme != "unix":  # a socket file has nothing to keep alive, and the driver refuses it there
+        options["socket_keepalive"] = True
     try:
-        if urlsplit(url).scheme == _SENTINEL:
+        if scheme == _SENTINEL:
             return _by_sentinel(url, options)
         return Redis.from_url(url, **options), None
     except (ValueError, TypeError, RedisError) as error:

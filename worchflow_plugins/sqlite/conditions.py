@@ -93,12 +93,13 @@ class Where:
         return "WHERE " + " AND ".join(self.terms)
 
 
-def matching(query: Query) -> tuple[Where, str]:
-    """Return the conditions of a query, cursor aside, and the field to sort by as SQL.
+def matching(query: Query) -> tuple[Where, str, str]:
+    """Return the conditions of a query, cursor aside, the field to sort by, and the tables, as SQL.
 
     Where something narrow is asked for, it finds the rows, and they are sorted afterwards;
     otherwise rows are found in the order in which they are wanted.
     """
+    listed = _listed(query)
     has_narrow = bool(query.search) or any(map(_is_narrow, query.where))
     # Lists by creation are read by many indexes, those by other times by one of their own.
     is_ranged = query.order != "created_at" and any(
@@ -106,16 +107,32 @@ def matching(query: Query) -> tuple[Where, str]:
         for item in query.where
     )
     where = Where()
-    order = query.order
-    if has_narrow and order not in _NARROW:
+    order, source = query.order, "executions"
+    if listed is not None:
+        order, source = "sent_at", f"{listed.field} CROSS JOIN executions ON number = execution"
+        where.add("key = ?", *listed.value)
+    elif has_narrow and order not in _NARROW:
         order = "+" + order
     where.add(f"{order} IS NOT NULL")
     if query.search:
         where.search(query.search)
     for item in query.where:
+        if item is listed:
+            continue
         is_wide = not _is_narrow(item) if has_narrow else is_ranged and item.field != query.order
         where.condition(item, is_wide=is_wide)
-    return where, order
+    return where, order, source
+
+
+def _listed(query: Query) -> Condition | None:
+    """Return the condition that a list holds one value, where it can give the order as well.
+
+    Its side table has the rows of each value in order of creation: many may wait for one thing.
+    """
+    if query.order != "created_at" or query.search:
+        return None
+    found = [item for item in query.where if item.operator is Operator.HAS]
+    return found[0] if len(found) == 1 and len(found[0].value) == 1 else None
 
 
 def split(query: Query) -> list[Query]:

@@ -16,7 +16,7 @@ from worchflow_plugins.sqlite.connection import begin, connect, patiently, rolle
 from worchflow_plugins.sqlite.faults import as_store_error, forked
 from worchflow_plugins.sqlite.place import Header, check_header, examine
 from worchflow_plugins.sqlite.readers import Readers
-from worchflow_plugins.sqlite.schema import APPLICATION_ID, STATEMENTS
+from worchflow_plugins.sqlite.schema import APPLICATION_ID, STATEMENTS, UPGRADES, VERSION
 from worchflow_plugins.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -181,9 +181,21 @@ def _prepare(path: str) -> None:
         if connection.execute("PRAGMA application_id").get != APPLICATION_ID:
             for statement in STATEMENTS:
                 connection.execute(statement)
+        _upgrade(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
+
+
+def _upgrade(connection: apsw.Connection) -> None:
+    """Bring a file of an earlier version up to date, within the transaction that is open."""
+    version = connection.execute("PRAGMA user_version").get
+    if version == VERSION:
+        return
+    for statements in UPGRADES[version - 1 :]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _inspect(path: str) -> None:

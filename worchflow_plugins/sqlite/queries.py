@@ -45,18 +45,18 @@ def selection(query: Query) -> tuple[str, list[Any]]:
 
 
 def _branch(query: Query) -> tuple[str, list[Any]]:
-    where, order = matching(query)
+    where, order, source = matching(query)
     if query.after is not None:
         sign = "<" if query.descending else ">"
         moment, edge = query.after
         where.add(f"({order}, id) {sign} (?, ?)", to_millis(moment), edge)
-    return f"SELECT number, {order}, id FROM executions {where.text()}", where.bindings
+    return f"SELECT number, {order}, id FROM {source} {where.text()}", where.bindings
 
 
 def counting(query: Query) -> tuple[str, list[Any]]:
     """Return the statement that counts all that match, up to the cap."""
-    where, _ = matching(query)
-    text = f"SELECT count(*) FROM (SELECT 1 FROM executions {where.text()} LIMIT {COUNT_CAP})"
+    where, _, source = matching(query)
+    text = f"SELECT count(*) FROM (SELECT 1 FROM {source} {where.text()} LIMIT {COUNT_CAP})"
     return text, where.bindings
 
 

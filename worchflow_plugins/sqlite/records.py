@@ -11,6 +11,8 @@ from worchflow_plugins.sqlite.connection import fetch, packed
 from worchflow_plugins.sqlite.handle import Handle
 from worchflow_plugins.sqlite.writer import Kind
 
+_OVER = "WHERE kind = ?1 AND key = ?2 AND version = ?3 - 1"
+
 
 def _insert(connection: apsw.Connection, members: Sequence[Sequence[Record]]) -> list[set[str]]:
     answers = []
@@ -33,15 +35,21 @@ def _replace(connection: apsw.Connection, members: Sequence[Sequence[Record]]) -
     for member in members:
         refused = set()
         for item in member:
-            connection.execute(
-                "UPDATE records SET version = ?3, body = ?4"
-                " WHERE kind = ?1 AND key = ?2 AND version = ?3 - 1",
-                (item.kind, item.key, item.version, item.body),
-            )
-            if not connection.changes():
+            place = (item.kind, item.key, item.version)
+            if item.body:
+                text = f"UPDATE records SET version = ?3, body = ?4 {_OVER}"
+                connection.execute(text, (*place, item.body))
+            else:
+                connection.execute(f"DELETE FROM records {_OVER}", place)
+            if not connection.changes() and (item.body or _stands(connection, item)):
                 refused.add(item.key)
         answers.append(refused)
     return answers
+
+
+def _stands(connection: apsw.Connection, item: Record) -> bool:
+    found = "SELECT count(*) FROM records WHERE kind = ? AND key = ?"
+    return bool(connection.execute(found, (item.kind, item.key)).get)
 
 
 def _delete(

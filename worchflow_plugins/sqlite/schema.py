@@ -13,7 +13,7 @@ from worchflow_core import CLAIMABLE, FINAL, Status
 APPLICATION_ID = 0x576F7263
 """Stamped into the file, so that a database of another program is never taken for ours."""
 
-VERSION = 1
+VERSION = 2
 """The schema's version, in `user_version`; a file with a higher one is refused."""
 
 
@@ -55,6 +55,7 @@ _TABLES = (
         retries INTEGER,
         steps_recorded INTEGER,
         handlers_due INTEGER NOT NULL DEFAULT 0,
+        gates_passed INTEGER NOT NULL DEFAULT 0,
         event TEXT,
         input_hash TEXT,
         code_version TEXT,
@@ -86,16 +87,6 @@ _TABLES = (
         execution_created_at INTEGER NOT NULL,
         result TEXT,
         PRIMARY KEY (execution, step_id)
-    ) WITHOUT ROWID, STRICT
-    """,
-    """
-    CREATE TABLE waits (
-        key TEXT NOT NULL, execution INTEGER NOT NULL, PRIMARY KEY (key, execution)
-    ) WITHOUT ROWID, STRICT
-    """,
-    """
-    CREATE TABLE tags (
-        key TEXT NOT NULL, execution INTEGER NOT NULL, PRIMARY KEY (key, execution)
     ) WITHOUT ROWID, STRICT
     """,
     "CREATE TABLE counts (status TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL)"
@@ -142,17 +133,24 @@ _INDEXES = (
 )
 
 
-def _spread(table: str) -> tuple[str, ...]:
-    """Return the triggers that keep the side table of a column that holds a list."""
+def _side(table: str) -> tuple[str, ...]:
+    """Return the side table of a column that holds a list, and the triggers that keep it.
+
+    The rows of one value lie in order of creation: many may wait for one thing, and the oldest
+    is to be found without looking at the others.
+    """
     fill = (
-        f"INSERT OR IGNORE INTO {table} (key, execution)"
-        f" SELECT value, new.number FROM json_each(new.{table})"
+        f"INSERT OR IGNORE INTO {table} (key, sent_at, execution)"
+        f" SELECT value, new.created_at, new.number FROM json_each(new.{table})"
     )
     clear = (
-        f"DELETE FROM {table} WHERE execution = old.number"
+        f"DELETE FROM {table} WHERE execution = old.number AND sent_at = old.created_at"
         f" AND key IN (SELECT value FROM json_each(old.{table}))"
     )
     return (
+        f"CREATE TABLE {table} (key TEXT NOT NULL, sent_at INTEGER NOT NULL,"
+        " execution INTEGER NOT NULL, PRIMARY KEY (key, sent_at, execution))"
+        " WITHOUT ROWID, STRICT",
         f"CREATE TRIGGER {table}_inserted AFTER INSERT ON executions"
         f" WHEN new.{table} IS NOT NULL BEGIN {fill}; END",
         f"CREATE TRIGGER {table}_changed AFTER UPDATE OF {table} ON executions"
@@ -178,9 +176,30 @@ STATEMENTS = (
     *(f"CREATE INDEX {index}" for index in _INDEXES),
     *(f"INSERT INTO counts VALUES ('{status.value}', 0)" for status in Status),
     *_COUNTED,
-    *_spread("waits"),
-    *_spread("tags"),
+    *_side("waits"),
+    *_side("tags"),
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
 """What makes an empty file ours, to be run in one transaction."""
+
+
+def _sided(table: str) -> tuple[str, ...]:
+    """Return what gives the side table of a list its new shape, filled from the executions."""
+    return (
+        *(f"DROP TRIGGER {table}_{word}" for word in ("inserted", "changed", "deleted")),
+        f"DROP TABLE {table}",
+        *_side(table),
+        f"INSERT OR IGNORE INTO {table} (key, sent_at, execution)"
+        f" SELECT value, created_at, number FROM executions, json_each(executions.{table})",
+    )
+
+
+UPGRADES: tuple[tuple[str, ...], ...] = (
+    (
+        "ALTER TABLE executions ADD COLUMN gates_passed INTEGER NOT NULL DEFAULT 0",
+        *_sided("waits"),
+        *_sided("tags"),
+    ),
+)
+"""What brings a file from version 1 to 2, from 2 to 3 and so on, each in one transaction."""

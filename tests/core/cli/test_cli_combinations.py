@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -295,6 +296,7 @@ def test_dev_works_and_serves_the_dashboard(here: Here) -> None:
     port = str(free_port())
     dev = here.program("dev", "-m", here.flows, "--no-reload", "--port", port)
     address = _address(dev)
+    here.eventually(lambda: _is_served(address))
     dev.until(" started ")
     sent = here.send("pay", GOOD)
     here.eventually(lambda: here.statuses(sent) == [Status.COMPLETED])
@@ -308,6 +310,7 @@ def test_the_dashboard_reads_and_sends(here: Here) -> None:
     here.burst()
     dashboard = here.program("dashboard", "--port", str(free_port()))
     address = _address(dashboard)
+    here.eventually(lambda: _is_served(address))
     listed = _fetched(f"{address}/api/executions")
     assert [item["id"] for item in listed["executions"]] == [sent]
     assert len(_fetched(f"{address}/api/executions/{sent}")["steps"]) == 2
@@ -329,6 +332,13 @@ def _address(program: Any) -> str:
     found = re.search(r"http://127\.0\.0\.1:\d+", text)
     assert found is not None
     return found[0]
+
+
+def _is_served(address: str) -> bool:
+    try:
+        return "total" in _fetched(f"{address}/api/stats")
+    except urllib.error.URLError:
+        return False  # it says where it will be before it listens
 
 
 def _fetched(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -65,11 +65,16 @@ def test_schedules_are_listed(cli: Callable[..., Any], registered: str) -> None:
     assert done.code == 0
     head, *rows = done.out.splitlines()
     daily, tick = (next(row for row in rows if row.startswith(f"{name} ")) for name in NAMES)
-    assert head.split() == ["FUNCTION", "SCHEDULE", "ZONE", "LAST", "NEXT", "STATE", "SKIPPED"]
+    columns = ["FUNCTION", "SCHEDULE", "ZONE", "LAST", "OUTCOME", "NEXT", "STATE", "SKIPPED"]
+    assert head.split() == columns
     assert daily.split()[1:4] == ["every", "1d", "UTC"]
     assert " * * * * * *  Europe/Paris " in tick
     assert "no worker" in tick
     known = listed(cli)
+    assert "queued" in tick
+    assert known["tick"]["recent"][0]["status"] == "queued"
+    assert known["tick"]["recent"][0]["executionId"].startswith("cron:tick:")
+    assert known["daily"]["recent"] == []
     assert known["daily"]["every"] == "1d"
     assert known["daily"]["overlap"] == "queue"
     assert known["daily"]["nextTick"] % 86_400_000 == 0
@@ -151,6 +156,14 @@ def test_workers_schedule_unless_told_not_to(
     worker.until("✓ tick")
     worker.signal()
     assert worker.end().code == 0
+    assert "tick" in listed(cli)
+
+
+def test_dev_schedules(cli: Callable[..., Any], program: Callable[..., Any], ticking: str) -> None:
+    dev = program("dev", "--no-dashboard", "--no-reload", "-m", ticking)
+    dev.until("✓ tick")
+    dev.signal()
+    assert dev.end().code == 0
     assert "tick" in listed(cli)
 
 

@@ -333,7 +333,9 @@ def test_a_drained_worker_leaves(
     worker = program("worker", "-m", flows, "--name", "ana", WORCHFLOW_HEARTBEAT="100ms")
     worker.until(" started ")
     assert "ana" in cli("workers").out
-    assert cli("workers", "--drain", "ana").code == 0
+    drained = cli("workers", "--drain", "ana", "--json")
+    assert drained.code == 0
+    assert json.loads(drained.out)["name"] == "ana"
     assert worker.end().code == 0
     missing = cli("workers", "--drain", "nobody")
     assert missing.code == exits.NOT_FOUND

@@ -14,7 +14,7 @@ import pytest
 from tests.plugins.dashboard.serving import Server
 from tests.plugins.dashboard.support import execution, step
 from tests.plugins.dashboard.tabs import Tab, open_tab
-from worchflow_core import Event, Status, Step, function
+from worchflow_core import Client, Event, Status, Step, function
 from worchflow_plugins.dashboard import demo
 from worchflow_plugins.dashboard.demo.functions import FUNCTIONS, Payment
 
@@ -267,6 +267,31 @@ def test_a_schedule_is_paused_resumed_and_run(browser: Any) -> None:
             tab.page.click("#confirm-yes")
             tab.page.wait_for_url("**/executions/cron*now-*")
             assert "daily-cleanup" in tab.text("h1")
+
+
+def test_a_fork_is_asked_for_from_a_step(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "fork", None, raising=False)
+    with Server() as server:
+        made, steps = demo.make(Status.FAILED, age=90)
+        server.do(demo.write(server.store, [(made, steps)]))
+        create(server, "forked")
+        with open_tab(browser, server.url) as tab:
+            asked: list[Any] = []
+
+            def answer(route: Any) -> None:
+                asked.append((route.request.url, route.request.post_data_json))
+                route.fulfill(json={"success": True, "executionId": "forked"})
+
+            tab.page.route("**/fork", answer)
+            tab.go(f"/executions/{made.id}")
+            tab.page.click("#fork-pick summary")
+            tab.page.click(f"#fork-pick [data-fork='{steps[1].step_id}']")
+            tab.until(lambda: tab.page.is_visible("#confirm"))
+            assert f"Fork from the step {steps[1].title}?" in tab.text("#confirm")
+            tab.page.click("#confirm-yes")
+            tab.page.wait_for_url("**/executions/forked")
+            url = f"{server.url}/api/executions/{made.id}/fork"
+            assert asked == [(url, {"fromStep": steps[1].step_id})]
 
 
 # --- keys ----------------------------------------------------------------------------------------

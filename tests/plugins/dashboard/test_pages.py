@@ -257,6 +257,34 @@ def test_empty_store_says_how_to_begin() -> None:
     run(main())
 
 
+def test_waits_children_and_kin_are_told_and_linked() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            parent = execution(
+                "parent",
+                status=Status.WAITING,
+                waits=("child:kid", "approved", "approved@parent"),
+                due_at=NOW + timedelta(hours=1),
+                forked_from="ancestor",
+            )
+            kids = [
+                execution(f"kid{number or ''}", function="encode-video", parent="parent")
+                for number in range(60)
+            ]
+            await app.journal.store.create([parent, *kids])
+            page = (await client.get("/executions/parent")).text
+            text = " ".join(Dom(page).text.split())
+            assert "waiting for approved, child kid, at the latest in" in text
+            assert "Children 50+" in text
+            assert '/executions/ancestor"' in page
+            assert '/executions/kid"' in page
+            child = (await client.get("/executions/kid")).text
+            assert '/executions/parent"' in child
+            assert "Children" not in child
+
+    run(main())
+
+
 def test_title_carries_the_status() -> None:
     async def main() -> None:
         async with served() as (client, app):
@@ -477,6 +505,23 @@ def test_pages_show_events_and_who_subscribes() -> None:
             sent = await app.client.send_event("order/paid", {"id": 1}, id="o1")
             page = Dom((await client.get(f"/executions/{sent.executions[0].id}")).text)
             assert "event order/paid" in page.text
+
+    run(main())
+
+
+def test_every_trigger_of_a_function_is_told() -> None:
+    @function(every="15m")
+    async def often(event: Event[Any], step: Step) -> None:
+        """Run often."""
+
+    async def main() -> None:
+        async with application(functions=[often]) as app:
+            transport = httpx.ASGITransport(create_dashboard(app))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                for path in ("/functions", "/functions/often"):
+                    assert "every 15m" in Dom((await client.get(path)).text).text
 
     run(main())
 

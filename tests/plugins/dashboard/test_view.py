@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -93,6 +94,8 @@ def test_ids_are_shortened_only_where_they_stay_telling() -> None:
     assert view.short_id("b404d404-c148-4954-83eb-4431ea9f4a9d") == "b404d404"
     assert view.short_id("order-17") == "order-17"
     assert view.short_id("invoice-2026-11-23-000017") == "invoice-2026-11-23-…"
+    assert view.short_id("cron:sync-inventory:2026-11-27T11:30:00Z") == "cron…11-27T11:30:00Z"
+    assert view.short_id("cron:a:b") == "cron:a:b"
 
 
 @pytest.mark.parametrize("text", ["a/b", "..", ".", "?x", "#", "%", "é", '"', "a b", "\x00"])
@@ -241,6 +244,78 @@ def test_a_day_of_sleep_takes_little_room() -> None:
     assert found["two"].width > 20
     ((_, left_out),) = fall.folds
     assert left_out == pytest.approx(86_400)
+
+
+def test_waits_are_drawn_from_when_the_worker_let_go() -> None:
+    history = (
+        attempt(1, 0, 9, "waiting"),
+        attempt(1, 60, 61, "waiting"),
+        attempt(1, 100, 120, "completed"),
+    )
+    item = execution(
+        "a", status=Status.COMPLETED, attempts=history, created_at=at(0), finished_at=at(120)
+    )
+    steps = [
+        done("one", 0, 9),
+        done("approval", 60, 60, kind="wait"),
+        done("invoked", 100, 100, kind="invoke", result='{"child": "kid"}'),
+        done("at once", 119, 119, kind="wait"),
+    ]
+    found = rows(item, steps)
+    assert (found["approval"].mark, found["approval"].seconds) == ("sleep", 51)
+    assert (found["invoked"].mark, found["invoked"].seconds) == ("sleep", 39)
+    assert found["invoked"].child == "kid"
+    assert found["at once"].seconds == 0
+    assert found["approval"].child is None
+
+
+@pytest.mark.parametrize("result", [None, "{}", "[]", "nonsense", "7"])
+def test_an_invocation_that_names_no_child_has_none(result: str | None) -> None:
+    item = execution("a", status=Status.COMPLETED, created_at=at(0), finished_at=at(1))
+    assert rows(item, [done("one", 0, 1, kind="invoke", result=result)])["one"].child is None
+
+
+def test_what_is_waited_for_is_said_with_its_end() -> None:
+    digest = "0123456789abcdef01234567"
+    item = execution(
+        "a",
+        status=Status.WAITING,
+        waits=(f"approved:{digest}", f"approved@a:{digest}", "rejected", "child:kid"),
+        due_at=at(3600),
+        updated_at=at(9),
+        attempts=(attempt(1, 0, 9, "waiting"),),
+        created_at=at(0),
+    )
+    ahead = rows(item, [])["ahead"]
+    assert ahead.ended_at == at(3600)
+    assert ahead.wanted is not None
+    assert ahead.wanted.events == ("approved", "rejected")
+    assert ahead.wanted.has_match
+    assert ahead.wanted.children == ("kid",)
+    assert ahead.wanted.until == at(3600)
+    for_ever = rows(replace(item, due_at=at(9) + timedelta(days=36500)), [])["ahead"]
+    assert for_ever.ended_at is None
+    assert for_ever.wanted is not None
+    assert for_ever.wanted.until is None
+    assert "ahead" not in rows(replace(item, owner="w", status=Status.PROCESSING), [])
+
+
+def test_a_sleep_that_goes_on_is_one_row_and_ends_with_a_cancel() -> None:
+    nap = done("nap", 1, 3600, kind="sleep")
+    item = execution(
+        "a",
+        status=Status.SLEEPING,
+        due_at=at(3600),
+        updated_at=at(1),
+        created_at=at(0),
+        attempts=(attempt(1, 0, 1, "sleeping"),),
+    )
+    found = rows(item, [nap])
+    assert "ahead" not in found
+    assert found["nap"].wanted is not None
+    assert found["nap"].wanted.until == at(3600)
+    ended = replace(item, status=Status.CANCELLED, finished_at=at(60), due_at=None)
+    assert rows(ended, [nap])["nap"].ended_at == at(60)
 
 
 def test_what_runs_now_grows() -> None:

@@ -58,6 +58,21 @@ class RecordsContract(StoreOpener):
         ]
 
     @opened
+    async def test_replacing_by_an_empty_body_removes(self, store: Store) -> None:
+        """It compares versions too; what is gone already was to be gone."""
+        await store.records.insert([record(key, "1") for key in "abc"])
+        given = [
+            record("a", "", version=2),
+            record("b", "", version=3),
+            record("c", "2", version=2),
+            record("nobody", "", version=2),
+        ]
+        assert list(await store.records.replace(given)) == ["b"]
+        left = [record("b", "1"), record("c", "2", version=2)]
+        assert list(await store.records.scan("meta")) == left
+        assert set(await store.records.insert([record("a", "3")])) == {"a"}
+
+    @opened
     async def test_racing_replaces_have_one_winner(self, store: Store) -> None:
         """Of many concurrent replaces of one version, one is taken."""
         await store.records.insert([record("a")])

@@ -115,6 +115,7 @@ def full_execution(execution_id: str, text: str = "text") -> Execution:
         tags=("a", text),
         headers={"traceparent": text},
         handlers_due=True,
+        gates_passed=3,
     )
 
 

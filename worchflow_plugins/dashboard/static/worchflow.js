@@ -303,6 +303,16 @@ async function act(button) {
   });
 }
 
+async function fork(button) {
+  const { fork: step, id, title } = button.dataset;
+  $("fork-pick")?.removeAttribute("open");
+  if (!(await confirmed(`Fork from the step ${title}?\nA new execution takes over what was recorded before it, and runs on from there.`, "Fork it"))) return;
+  await busy(button, async () => {
+    const answer = await post(`${one(id)}/fork`, { fromStep: step });
+    location.assign(`${base}/${one(answer.executionId)}`);
+  });
+}
+
 async function schedule(button) {
   const { schedule: verb, id } = button.dataset;
   if (verb === "run" && !(await confirmed(`Run ${id} now?\nIts next tick stays as it is.`, "Run it"))) return;
@@ -520,6 +530,7 @@ async function copyText(text, button) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.do) return act(button);
+  if (button?.dataset.fork) return fork(button);
   if (button?.dataset.schedule) return schedule(button);
   if (button?.dataset.drain) return drain(button);
   if (button?.dataset.bulk) return bulk(button);

@@ -1,0 +1,85 @@
+"""The gates that count starts in a span of time: what comes too fast is late, or turned away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from worchflow_core import rates
+from worchflow_core.gates import Doorman, Stage, age
+from worchflow_core.limits import Rate
+from worchflow_core.lookup import change
+from worchflow_core.models import Execution, Payload
+
+
+class RateLimitGate:
+    """Turn away what comes faster than a rate."""
+
+    stage = Stage.RATE_LIMIT
+
+    def __init__(self, doorman: Doorman) -> None:
+        self._doorman = doorman
+
+    async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
+        """Give back who may not pass now, and return the ids of who may."""
+        return await self._doorman.by_key(
+            coming, "rate-limit", lambda flow: flow.rate_limit, self._one
+        )
+
+    async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
+        group = sorted(group, key=age)
+        now = self._doorman.journal.clock.now()
+        number = 0
+
+        def decide(body: Payload | None) -> Payload | None:
+            nonlocal number
+            starts, number = rates.allowed(
+                rates.starts_of(body), count=rate.count, per=rate.span, now=now, wanted=len(group)
+            )
+            return rates.body_of(starts) if number else None
+
+        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
+        why = f"more than {rate.count:,} came within {rate.text}"
+        await self._doorman.turn_away(group[number:], "RateLimited", why)
+        return {item.id for item in group[:number]}
+
+
+class ThrottleGate:
+    """Let what comes faster than a rate start later, each at a moment of its own.
+
+    Whoever comes again, at or after its moment, starts if the rate allows it then: a worker that
+    was late, or away, does not start in a heap what was planned to be apart.
+    """
+
+    stage = Stage.THROTTLE
+
+    def __init__(self, doorman: Doorman) -> None:
+        self._doorman = doorman
+
+    async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
+        """Give back who may not pass now, and return the ids of who may."""
+        return await self._doorman.by_key(coming, "throttle", lambda flow: flow.throttle, self._one)
+
+    async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
+        # Only who was put off here has passed the gate before this one, as it is stored.
+        group = sorted(group, key=lambda item: item.gates_passed < self.stage.before)
+        returning = sum(item.gates_passed >= self.stage.before for item in group)
+        now = self._doorman.journal.clock.now()
+        moments: list[datetime] = []
+
+        def decide(body: Payload | None) -> Payload | None:
+            nonlocal moments
+            starts = rates.starts_of(body)
+            starts, number = rates.allowed(
+                starts, count=rate.count, per=rate.span, now=now, wanted=returning
+            )
+            starts, later = rates.planned(
+                starts, count=rate.count, per=rate.span, now=now, wanted=len(group) - number
+            )
+            moments = [*[now] * number, *later]
+            return rates.body_of(starts)
+
+        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
+        turns = list(zip(group, moments, strict=True))
+        await self._doorman.put_off([turn for turn in turns if turn[1] > now], self.stage.before)
+        return {item.id for item, moment in turns if moment <= now}

@@ -1,0 +1,98 @@
+"""Rates: which starts are allowed, so that no span of time sees more than a number of them.
+
+Pure: what has started, and what is planned to, is one record per key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.models import Payload
+
+KIND = "token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starts:
+    """The starts under one rate.
+
+    Attributes:
+        made: when executions started, the newest of them; sorted.
+        planned: when others are to, the latest of them; sorted.
+    """
+
+    made: tuple[datetime, ...] = ()
+    planned: tuple[datetime, ...] = ()
+
+
+def allowed(
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+) -> tuple[Starts, int]:
+    """Start as many of `wanted` as may start now, and return how many those are.
+
+    Args:
+        starts: what has started before.
+        count: how many starts a span may hold.
+        per: how long the span is.
+        now: the moment.
+        wanted: how many ask.
+    """
+    recent = [moment for moment in starts.made if moment > now - per]
+    number = max(0, min(wanted, count - len(recent)))
+    made = (*recent, *[now] * number)[-count:]
+    return replace(starts, made=made), number
+
+
+def planned(
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+) -> tuple[Starts, list[datetime]]:
+    """Plan the starts of `wanted` executions: behind what is planned, none too close to others.
+
+    Returns the starts, and a moment for each; those of now have started.
+    """
+    ahead = [moment for moment in starts.planned if moment > now]
+    if not ahead:
+        starts, number = allowed(starts, count=count, per=per, now=now, wanted=wanted)
+    else:
+        number = 0
+    known = [*starts.made, *ahead][-count:]
+    later: list[datetime] = []
+    for _ in range(wanted - number):
+        moment = max(now, known[-1] if ahead or later else now)
+        if len(known) >= count:
+            moment = max(moment, known[-count] + per)
+        known.append(moment)
+        later.append(moment)
+    return replace(starts, planned=tuple([*ahead, *later][-count:])), [*[now] * number, *later]
+
+
+def body_of(starts: Starts) -> Payload:
+    """Return the body of the record that keeps starts: of each list one number, then the gaps."""
+    return json.dumps([_gaps(starts.made), _gaps(starts.planned)], separators=(",", ":"))
+
+
+def starts_of(body: Payload | None) -> Starts:
+    """Return the starts that a record keeps."""
+    if body is None:
+        return Starts()
+    made, ahead = json.loads(body)
+    return Starts(made=_moments(made), planned=_moments(ahead))
+
+
+def _gaps(moments: Sequence[datetime]) -> list[int]:
+    millis = [to_millis(item) for item in moments]
+    return [*millis[:1], *(later - earlier for earlier, later in pairwise(millis))]
+
+
+def _moments(gaps: Sequence[int]) -> tuple[datetime, ...]:
+    moments = []
+    millis = 0
+    for gap in gaps:
+        millis += gap
+        moments.append(from_millis(millis))
+    return tuple(moments)
