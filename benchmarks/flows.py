@@ -40,6 +40,15 @@ async def hundred_steps(event: Event[Any], step: Step) -> list[float]:
 
 
 @function
+async def many_steps(event: Event[int], step: Step) -> float:
+    """Record as many steps as asked for, one after the other; return how long all took."""
+    began = time.perf_counter()
+    for number in range(event.data):
+        await step.run(f"Step {number}", one)
+    return time.perf_counter() - began
+
+
+@function
 async def started(event: Event[float], step: Step) -> float:
     """Return how long after it was sent this started, in seconds, by the system's clock."""
     return time.time() - event.data

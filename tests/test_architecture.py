@@ -28,6 +28,7 @@ LAYERS = (
         "lifecycle",
         "models",
         "origin",
+        "stages",
         "threads",
         "typeddicts",
         "version",
@@ -43,6 +44,7 @@ LAYERS = (
         "roundtrip",
         "signals",
         "step",
+        "uniques",
         "wire",
     ),
     (
@@ -78,15 +80,22 @@ LAYERS = (
         "gatherings",
         "handles",
         "leadership",
+        "ledger",
+        "notes",
         "pauses",
         "proof",
         "results",
         "signatures",
+        "steprecords",
+        "undos",
     ),
     (
         "functions",
+        "keys",
+        "notebook",
     ),
     (
+        "speaker",
         "catalog",
         "hookspecs",
         "timetable",
@@ -114,6 +123,7 @@ LAYERS = (
     (
         "changing",
         "control",
+        "undoing",
         "informing",
     ),
     (

@@ -22,6 +22,7 @@ from worchflow_core import (
     Event,
     Function,
     Settings,
+    Status,
     Step,
     Worchflow,
     format_duration,
@@ -293,6 +294,24 @@ def test_handler_example_reads_what_a_handler_gets() -> None:
         (handler_run,) = harness.run_all()
     assert handler_run.ran == ("Tell somebody",)
     assert handler_run.execution.parent == "one"
+
+
+def test_saga_example_gives_back_what_it_booked(capsys: pytest.CaptureFixture[str]) -> None:
+    with Harness([example_with("docs/sagas.md", "book_trip")]) as harness:
+        ended = harness.run("book-trip", {})
+    assert ended.status is Status.FAILED
+    gone = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gave back")]
+    assert gone == ["gave back the booking of a hotel", "gave back the booking of a flight"]
+
+
+def test_progress_example_says_how_far_it_is() -> None:
+    with Harness([example_with("docs/progress.md", "import_rows")]) as harness:
+        ended = harness.run("import-rows", ["a", "", "c"])
+        assert ended.result == 3
+        said = harness.client.notes(ended.execution.id)
+    assert said.progress is not None
+    assert said.progress.text == "3 of 3"
+    assert [(line.text, line.fields) for line in said.lines] == [("an empty row", {"number": 2})]
 
 
 def test_event_example_runs_each_subscriber() -> None:

@@ -235,6 +235,18 @@ if TYPE_CHECKING:
     from worchflow_core.models import (
         WorkerState as WorkerState,
     )
+    from worchflow_core.notes import (
+        LogLine as LogLine,
+    )
+    from worchflow_core.notes import (
+        Notes as Notes,
+    )
+    from worchflow_core.notes import (
+        Progress as Progress,
+    )
+    from worchflow_core.notes import (
+        notes_to_wire as notes_to_wire,
+    )
     from worchflow_core.pauses import (
         Pause as Pause,
     )
@@ -479,6 +491,7 @@ _HOMES = {
         "Worker",
         "WorkerState",
     ),
+    "notes": ("LogLine", "Notes", "Progress", "notes_to_wire"),
     "pauses": ("Pause",),
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),

@@ -12,24 +12,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from worchflow_core import lines
 from worchflow_core.batches import Batches
 from worchflow_core.batching import Batcher
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.functions import Registry
-from worchflow_core.gates import Doorman, Gate, Stage, age, key_of
+from worchflow_core.gates import Doorman, Gate, key_of
 from worchflow_core.gather_gates import BatchGate, DebounceGate
+from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
-from worchflow_core.limits import FlowControl, Limit, digest_of, value_of
-from worchflow_core.lines import Entrant, Holder
+from worchflow_core.keys import UniqueKeys
+from worchflow_core.limits import FlowControl, Limit, WhenTaken, turn_of
+from worchflow_core.lines import UNTIL_ENDED, Entrant, Line, Place
 from worchflow_core.models import Execution
-from worchflow_core.places import Places
+from worchflow_core.places import Places, urgency
 from worchflow_core.rate_gates import RateLimitGate, ThrottleGate
 from worchflow_core.single_gates import SingletonGate, UniqueGate
+from worchflow_core.stages import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +58,20 @@ class Admission:
     def __init__(self, journal: Journal, registry: Registry) -> None:
         self._journal = journal
         self._has_flow = registry.has_flow
-        self._places = Places(journal)
-        self._batches = Batches(journal)
         self._doorman = doorman = Doorman(journal, registry)
+        self._registry = registry
+        self._places = Places(journal, self._limit_of)
+        self._batches = Batches(journal)
+        self._keys = UniqueKeys(journal.store, journal.clock)
+        self._rate_limit, self._throttle = RateLimitGate(doorman), ThrottleGate(doorman)
+        self._debounce = DebounceGate(doorman)
         self._gates: Sequence[Gate] = (
-            UniqueGate(doorman, self._places),
-            DebounceGate(doorman),
-            RateLimitGate(doorman),
+            self._debounce,
+            self._rate_limit,
+            UniqueGate(doorman, self._keys),
             BatchGate(doorman, self._batches),
             SingletonGate(doorman, self._places),
-            ThrottleGate(doorman),
+            self._throttle,
         )
         self._leaving = Batcher(self._free, is_outage=_is_outage)
 
@@ -82,14 +88,15 @@ class Admission:
         limited: list[Execution] = []
         for item in claimed:
             (free if self._doorman.flow(item) is None else limited).append(item)
-        limited.sort(key=_urgency)
+        limited.sort(key=urgency)
         for gate in self._gates:
-            asking = [item for item in limited if item.gates_passed < gate.stage]
+            asking = [
+                item for item in limited if item.gates_passed < gate.stage and not _began(item)
+            ]
             passed = await gate.pass_through(asking) if asking else ()
             stopped = {item.id for item in asking} - set(passed)
             limited = [item for item in limited if item.id not in stopped]
-        inside = await self._take_places(limited)
-        inside = [replace(item, gates_passed=max(Stage)) for item in inside]
+        inside = await self._note_passed(await self._take_places(limited))
         return [*(Admitted(execution=item) for item in free), *await self._with_batches(inside)]
 
     async def leave(self, settled: Execution) -> None:
@@ -97,32 +104,77 @@ class Admission:
         flow = self._doorman.flow(settled) if self._has_flow else None
         if flow is None:
             return
-        keys = [_line(settled, limit, number) for number, limit in enumerate(flow.concurrency)]
-        if settled.status.is_final:
-            if flow.singleton is not None:
-                keys.append(key_of(settled, "singleton", flow.singleton.key))
-            if flow.unique is not None and flow.unique.span is None:
-                keys.append(key_of(settled, "unique", flow.unique.key))
-        await asyncio.gather(*(self._leaving.submit((key, settled.id)) for key in keys))
+        leaving = [
+            (_line(settled, limit, number), (settled.id, settled.fence))
+            for number, limit in enumerate(flow.concurrency)
+        ]
+        if settled.status.is_final and flow.singleton is not None:
+            key = key_of(settled, "singleton", flow.singleton.key)
+            leaving += [(key, (settled.id, UNTIL_ENDED)), (key, (settled.id, settled.fence))]
+        await asyncio.gather(*(self._leaving.submit(item) for item in leaving))
         if settled.status.is_final and flow.batch is not None:
-            await self._batches.end(settled.id)
+            ended = await self._batches.end(settled.id)
+            if ended:
+                await follow_up(ended, self._registry, self._journal)
+
+    async def unbegun(self, lost: Sequence[Execution]) -> Collection[str]:
+        """Return which executions of dead workers had been claimed, and not let in yet."""
+        answers = await asyncio.gather(*(self._is_unbegun(item) for item in lost))
+        return {item.id for item, answer in zip(lost, answers, strict=True) if answer}
+
+    async def _is_unbegun(self, execution: Execution) -> bool:
+        flow = self._doorman.flow(execution)
+        if flow is None:
+            return False
+        if not flow.concurrency:
+            return self._has_gates(execution)
+        number = len(flow.concurrency) - 1  # the place that is taken last
+        line = await self._places.line(_line(execution, flow.concurrency[number], number))
+        return line.holders.get(execution.id) != execution.fence
 
     async def tend(self) -> None:
         """Mend what crashes, and ends outside of an attempt, left behind."""
         await self._places.tend()
         await self._batches.tend()
 
-    async def _free(self, leaving: Sequence[tuple[str, str]]) -> Sequence[None]:
-        by_key: defaultdict[str, list[str]] = defaultdict(list)
-        for key, execution_id in leaving:
-            by_key[key].append(execution_id)
-        await asyncio.gather(*(self._places.free(key, ids) for key, ids in by_key.items()))
+    async def tidy(self) -> None:
+        """Forget keys, bursts and rates that are over."""
+        await self._keys.tidy()
+        await self._debounce.tidy()
+        await self._throttle.tidy()
+
+    async def _free(self, leaving: Sequence[tuple[str, Place]]) -> Sequence[None]:
+        by_key: defaultdict[str, list[Place]] = defaultdict(list)
+        for key, place in leaving:
+            by_key[key].append(place)
+        await asyncio.gather(*(self._places.free(key, places) for key, places in by_key.items()))
         return [None] * len(leaving)
+
+    async def _note_passed(self, inside: Sequence[Execution]) -> list[Execution]:
+        """Note that gates were passed, where coming to them again could turn one away that began.
+
+        What only takes places passes no gate, and needs no note.
+        """
+        fresh = [item for item in inside if self._has_gates(item)]
+        if not fresh:
+            return list(inside)
+        passed = {item.id: item for item in await self._doorman.let_in(fresh)}
+        lost = {item.id for item in fresh} - passed.keys()
+        return [passed.get(item.id, item) for item in inside if item.id not in lost]
+
+    def _has_gates(self, execution: Execution) -> bool:
+        flow = self._doorman.flow(execution)
+        is_gated = flow is not None and replace(flow, concurrency=()) != FlowControl()
+        return is_gated and execution.gates_passed < max(Stage) and not _began(execution)
 
     # --- places for this attempt ----------------------------------------------------------------
 
     async def _take_places(self, coming: Sequence[Execution]) -> list[Execution]:
-        """Return who has a place under each limit of its function; the others wait in line."""
+        """Return who has a place under each limit of its function; the others wait in line.
+
+        Who waits under one limit keeps its places under those before. They are taken in one order,
+        so nobody waits for a place whose holder waits, in turn, for one of its own.
+        """
         flows = [flow for item in coming if (flow := self._doorman.flow(item)) is not None]
         left = list(coming)
         for number in range(max((len(flow.concurrency) for flow in flows), default=0)):
@@ -134,35 +186,34 @@ class Admission:
             return flow.concurrency[number] if number < len(flow.concurrency) else None
 
         async def one(key: str, group: Sequence[Execution], limit: Limit) -> Collection[str]:
-            turns = {item.id: digest_of(value_of(limit.fair_by, item.data)) for item in group}
+            turns = {item.id: turn_of(limit.fair_by, item.data) for item in group}
             entrants = [
-                Entrant(
-                    id=item.id,
-                    holder=Holder(fence=item.fence),
-                    turn=turns[item.id],
-                    was_called=bool(item.waits),
-                )
-                for item in group
+                Entrant(id=item.id, fence=item.fence, turn=turns[item.id]) for item in group
             ]
-            inside = await self._places.take(key, entrants, limit=limit.count, waits=True)
+            inside = await self._places.take(key, entrants, limit=limit.count)
             self._journal.reach("after_place_taken")
             late = [item for item in group if item.id not in inside]
             if late:
-                await self._leave_earlier(late, number)
                 parked = [(item, lines.wait_key(key, turns[item.id])) for item in late]
                 await self._doorman.park(parked, max(Stage))
-                await self._places.look_again(key, {turns[item.id] for item in late})
+                await self._places.free(key, arrived={item.id for item in late})
             return inside
 
         inside = await self._doorman.by_key(coming, _place(number), option, one)
         return [item for item in coming if item.id in inside]
 
-    async def _leave_earlier(self, late: Sequence[Execution], number: int) -> None:
-        """Give up the places under earlier limits of who has to wait under a later one."""
-        for item in late:
-            flow = self._doorman.flow(item)
-            for earlier, limit in enumerate(flow.concurrency[:number] if flow else ()):
-                await self._places.free(_line(item, limit, earlier), [item.id])
+    def _limit_of(self, execution: Execution, line: Line) -> int | None:
+        """Return how many places a line has; None where an execution is not to wait there."""
+        if self._registry.get(execution.function) is None:
+            return line.limit  # those who know the function decide
+        flow = self._doorman.flow(execution) or FlowControl()
+        for number, limit in enumerate(flow.concurrency):
+            if _line(execution, limit, number) == line.key:
+                return limit.count
+        single = flow.singleton
+        if single is not None and single.when_taken != WhenTaken.SKIP:
+            return 1 if key_of(execution, "singleton", single.key) == line.key else None
+        return None
 
     async def _with_batches(self, inside: Sequence[Execution]) -> list[Admitted]:
         """Return executions with those they run for."""
@@ -171,13 +222,19 @@ class Admission:
             for item in inside
             if (flow := self._doorman.flow(item)) is not None and flow.batch is not None
         ]
-        members = await self._batches.members(leading)
-        ids = {key for batch in members.values() for key in batch}
-        known = {item.id: item for item in await self._journal.store.get(ids)} if ids else {}
+        if not leading:
+            return [Admitted(execution=item) for item in inside]
+        rolls = await self._batches.rolls(leading)
+        ids = {key for roll in rolls.values() for key in roll.members}
+        known: Mapping[str, Execution] = {
+            item.id: item for item in (await self._journal.store.get(ids) if ids else ())
+        }
         return [
             Admitted(
                 execution=item,
-                batch=tuple(known[key] for key in members.get(item.id, ()) if key in known),
+                batch=tuple(known[key] for key in rolls[item.id].members if key in known)
+                if item.id in rolls
+                else (),
             )
             for item in inside
         ]
@@ -191,8 +248,11 @@ def _line(execution: Execution, limit: Limit, number: int) -> str:
     return key_of(execution, _place(number), limit.key)
 
 
-def _urgency(execution: Execution) -> tuple[int, datetime, str]:
-    return (-execution.priority, *age(execution))
+def _began(execution: Execution) -> bool:
+    """Return whether an execution was running before its function had any gates."""
+    return execution.gates_passed == Stage.NONE and any(
+        attempt.outcome != "released" for attempt in execution.attempts
+    )
 
 
 def _is_outage(error: BaseException) -> bool:

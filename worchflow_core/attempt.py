@@ -27,6 +27,7 @@ from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord
+from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.settings import Settings
 from worchflow_core.signals import (
@@ -37,12 +38,15 @@ from worchflow_core.signals import (
     Superseded,
     Suspend,
     TimedOut,
+    Undoing,
 )
 from worchflow_core.stepbook import StepBook
 from worchflow_core.steps import Steps
 from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.transitions import Outcome
+from worchflow_core.undoing import Undoer
+from worchflow_core.undos import reason_of
 
 logger = logging.getLogger("worchflow")
 
@@ -59,6 +63,7 @@ class Surroundings:
         steps: threads for plain steps of async functions.
         resources: what was opened for parameters declared with `Resource`, by opener.
         admission: who may run, and what is left when an attempt is settled.
+        notebook: what executions say of themselves.
     """
 
     journal: Journal
@@ -71,6 +76,7 @@ class Surroundings:
     steps: ThreadPool
     resources: Mapping[Any, Any]
     admission: Admission
+    notebook: Notebook
 
 
 class Attempt:
@@ -103,6 +109,7 @@ class Attempt:
             around.journal.clock,
             max_payload=around.settings.max_payload,
             max_steps=around.settings.max_steps,
+            notebook=around.notebook,
             on_change=function.on_change,
         )
         self._around = around
@@ -143,7 +150,10 @@ class Attempt:
         self._task = None
         await self._finish_steps()
         outcome = self._outcome(error, payload)
+        if outcome is not None and self._is_to_undo(outcome):
+            outcome = await self._undo(outcome)
         self.book.close()
+        self._around.notebook.close(self.execution.id)
         return outcome
 
     async def _run_code(self) -> str:
@@ -192,6 +202,44 @@ class Attempt:
                 await self._steps.abort()
         elif self._steps is not None:
             await self._steps.settle()
+
+    # --- undoing --------------------------------------------------------------------------------
+
+    def _is_to_undo(self, outcome: Outcome) -> bool:
+        """Return whether what the steps did is to be taken back, or has begun to be."""
+        if outcome.status in (Status.QUEUED, Status.CANCELLED):
+            return False  # given back, it goes on with undoing later; cancelled, it stops
+        has_failed = outcome.status is Status.FAILED and bool(self.book.undos)
+        return has_failed or reason_of(self.book.recorded) is not None
+
+    async def _undo(self, outcome: Outcome) -> Outcome | None:
+        """Undo what can be undone now, and return how the attempt ends therefore."""
+        book, around = self.book, self._around
+        undoer = Undoer(book, around.journal, around.lease, around.steps, self.function.retry)
+        was_cut_off, self._is_interrupted = self._is_interrupted, False
+        book.signal, book.frozen = None, Undoing("the execution is being undone")
+        self._task = asyncio.current_task()
+        try:
+            failure = reason_of(book.recorded)
+            if failure is None:
+                assert outcome.failure is not None, "only a failure begins undoing"
+                failure = await undoer.begin(outcome.failure)
+            if was_cut_off:  # a step may have been stored unseen: the next attempt meets it
+                now = around.journal.clock.now()
+                return self._of(Status.RETRYING, failure=failure, due_at=now)
+            undone = await undoer.undo(failure)
+        except asyncio.CancelledError:
+            if not self._is_interrupted or book.signal is None:
+                raise
+            self._task.uncancel() if self._task is not None else None
+            return self._ended_by(book.signal)
+        except ControlSignal as signal:
+            return self._ended_by(signal)
+        finally:
+            self._task = None
+        if undone.again_at is not None:
+            return self._of(Status.RETRYING, failure=undone.failure, due_at=undone.again_at)
+        return self._of(Status.FAILED, failure=undone.failure, counts=True)
 
     # --- how it ended ---------------------------------------------------------------------------
 
@@ -306,6 +354,10 @@ def _event_of(
     )
 
 
+_TO_MEET_STEPS = 10.0
+"""Seconds that the code has, past its deadline, to run up to its first step that is not stored."""
+
+
 class _deadline:
     """Interrupt the attempt when the execution's deadline comes."""
 
@@ -316,8 +368,12 @@ class _deadline:
     async def __aenter__(self) -> None:
         attempt = self._attempt
         deadline = attempt.execution.deadline_at
-        if deadline is not None:
+        if deadline is not None and not attempt.book.is_undoing:
             left = (deadline - attempt.started_at) / timedelta(seconds=1)
+            if left <= 0 and attempt.book.recorded:
+                # Late as it is, it is to meet its steps once more: they may have to be undone.
+                attempt.book.frozen = TimedOut("deadline")
+                left = _TO_MEET_STEPS
             self._timer = asyncio.get_running_loop().call_later(
                 max(0.0, left), lambda: attempt.stop(TimedOut("deadline"), now=True)
             )

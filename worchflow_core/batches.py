@@ -1,39 +1,27 @@
 """Batches: executions that run as one. Their leader runs, the others end as it does.
 
-A batch is open while it gathers, then closed: from then on its members are written down under its
-leader's id, and never change. A member waits for its leader by a wait key that names it.
+Whoever comes gets a seat in a gathering; the first of them leads it. A member is in the batch from
+when it is stored as waiting for its leader. When a gathering is full, or its time has come, its
+leader calls the roll: who waits for it by then is written down, and that never changes. Who comes
+late is let go, to find another batch.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 
 from worchflow_core import gatherings, holding, transitions
-from worchflow_core.gatherings import CLOSED, OPEN, Gathering
+from worchflow_core.gatherings import CLOSED, GATHERING, Gathering, Roll
 from worchflow_core.journal import Journal
+from worchflow_core.ledger import Ledger
 from worchflow_core.limits import Batch
-from worchflow_core.lookup import change, read_record
+from worchflow_core.lines import FAR
 from worchflow_core.models import Execution, Payload, Record, Status
+from worchflow_core.query import Condition, Operator, Query
 
 _PAGE = 500
 _WAIT = "batch|"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """What became of executions that came to be gathered.
-
-    Attributes:
-        leaders: those that run now, each with the ids of its batch, its own first.
-        early: leaders whose batch still gathers, with the batch.
-        members: those that wait for a leader, by its id.
-    """
-
-    leaders: dict[str, tuple[str, ...]]
-    early: dict[str, Gathering]
-    members: dict[str, str]
 
 
 class Batches:
@@ -42,178 +30,199 @@ class Batches:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._store = journal.store
-        self._records = journal.store.records
+        self._gatherings = Ledger(journal.store.records, GATHERING)
+        self._rolls = Ledger(journal.store.records, CLOSED)
 
-    async def gather(self, key: str, entrants: Sequence[Execution], option: Batch) -> Admitted:
-        """Bring executions together, and say which of them runs now.
+    # --- gathering ------------------------------------------------------------------------------
+
+    async def seat(
+        self, key: str, coming: Sequence[Execution], option: Batch
+    ) -> Mapping[str, Gathering]:
+        """Give each execution a seat, and return the gatherings by execution id.
 
         Args:
             key: function and value that are gathered by themselves.
-            entrants: claimed executions, in order of their creation.
-            option: how large a batch gets, and how long it gathers.
+            coming: claimed executions, the oldest first.
+            option: how many seats a gathering has, and how long it stays open.
         """
-        answer = Admitted(leaders={}, early={}, members={})
-        left = list(entrants)
-        while left:
-            gathering = await self._join(key, left, option)
-            ids = set(gathering.members)
-            for item in left:
-                if item.id in ids:
-                    answer.members[item.id] = gathering.leader
-            left = [item for item in left if item.id not in ids]
-            if not gathering.is_closed:
-                answer.early[gathering.leader] = gathering
-                continue
-            await self._write_down(key, gathering)
-            answer.early.pop(gathering.leader, None)
-            answer.leaders[gathering.leader] = gathering.members
-        for leader in (*answer.leaders, *answer.early):
-            answer.members.pop(leader, None)
-        return answer
+        seats: dict[str, Gathering] = {}
 
-    async def members(self, leaders: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """Return the ids of closed batches by leader, for those of these that lead one."""
-        found = {item: await read_record(self._records, CLOSED, item) for item in leaders}
-        return {
-            leader: tuple(json.loads(record.body))
-            for leader, record in found.items()
-            if record is not None
-        }
+        async def decide(body: Payload | None) -> Payload | None:
+            nonlocal seats
+            known = gatherings.gatherings_of(body)
+            grown = gatherings.joined(known, coming, option, self._journal.clock.now())
+            seats = {member: item for item in grown for member in item.members}
+            return None if grown == known else gatherings.gatherings_body(grown)
 
-    async def wake_full(
-        self, key: str, admitted: Admitted, option: Batch, *, but: Collection[str]
+        if coming:
+            await self._gatherings.change(key, decide)
+        return {item.id: seats[item.id] for item in coming}
+
+    async def call_roll(self, key: str, leader: str) -> None:
+        """Let nobody more into a leader's gathering, and write down who is there."""
+        gathering: Gathering | None = None
+
+        async def close(body: Payload | None) -> Payload | None:
+            nonlocal gathering
+            known = gatherings.gatherings_of(body)
+            grown = gatherings.closed(known, [leader])
+            gathering = next((item for item in grown if item.leader == leader), None)
+            return None if grown == known else gatherings.gatherings_body(grown)
+
+        await self._gatherings.change(key, close)
+        if gathering is not None:
+            there = {item.id for item in await self._waiting_for(leader)}
+            roll = Roll(
+                members=tuple(m for m in gathering.members if m == leader or m in there),
+                late=tuple(m for m in gathering.members if m != leader and m not in there),
+            )
+            await self._rolls.insert(leader, gatherings.roll_body(roll))
+            self._journal.reach("after_batch_close")
+        await self._drop(key, [leader])
+
+    async def rolls(self, leaders: Collection[str]) -> Mapping[str, Roll]:
+        """Return who runs as one batch by leader, for those of these that lead one."""
+        bodies = await asyncio.gather(*(self._rolls.read(item) for item in leaders))
+        found = zip(leaders, map(gatherings.roll_of, bodies), strict=True)
+        return {leader: roll for leader, roll in found if roll is not None}
+
+    async def look_again(
+        self, key: str, members: Mapping[str, str], leaders: Collection[str]
     ) -> None:
-        """Let leaders run now whose batches are full, unless they are let in just now.
+        """Look, once they are stored, at what members and leaders could not be told.
 
         Args:
-            key: where the batches were gathered.
-            admitted: what became of those who came.
-            option: how large a batch gets.
-            but: who came itself.
+            key: where they were gathered.
+            members: by member that waits now, its leader.
+            leaders: who leads a gathering and was put off.
         """
-        leaders = set(admitted.leaders) - set(but)
-        if admitted.early:
-            record = await read_record(self._records, OPEN, key)
-            gathering = gatherings.gathering_of(None if record is None else record.body)
-            for leader in admitted.early:
-                is_open = gathering is not None and gathering.leader == leader
-                if not is_open or (gathering and len(gathering.members) >= option.size):
-                    leaders.add(leader)
-        found = await self._store.get(leaders) if leaders else ()
-        now = self._journal.clock.now()
-        await self._journal.update(
-            [
-                (item, transitions.wake(item, now=now))
-                for item in found
-                if item.owner is None and item.status is Status.QUEUED
-            ]
-        )
+        open_ones = {
+            item.leader: item for item in gatherings.gatherings_of(await self._gatherings.read(key))
+        }
+        full = {
+            leader
+            for leader in {*leaders, *members.values()}
+            if (item := open_ones.get(leader)) is not None and item.is_closed
+        }
+        rolls = await self.rolls(set(members.values()) - open_ones.keys())
+        lost = {
+            member
+            for member, leader in members.items()
+            if leader not in open_ones
+            and (leader not in rolls or member not in rolls[leader].members)
+        }
+        await self._wake(full | lost)
+        for leader in rolls:
+            await self.end(leader)  # it may have ended just before they were stored
 
-    async def end(self, leader_id: str) -> None:
-        """Let a closed batch end if its leader has ended, or is gone."""
+    # --- the end --------------------------------------------------------------------------------
+
+    async def end(self, leader_id: str) -> Sequence[Execution]:
+        """Let a batch end if its leader has ended, or is gone; return its members that ended."""
         found = await self._store.get([leader_id])
-        if not found or found[0].status.is_final:
-            await self.resolve(found[0] if found else None, leader_id)
-
-    async def resolve(self, leader: Execution | None, leader_id: str) -> None:
-        """Let a batch end as its leader did; let its members go where that was cancelled or lost.
-
-        Args:
-            leader: the leader as it ended; None where it is gone.
-            leader_id: its id.
-        """
-        ids = (await self.members([leader_id])).get(leader_id)
-        if ids is None:
-            return
-        has_ended = leader is not None and leader.status in (Status.COMPLETED, Status.FAILED)
-        found = await self._store.get([item for item in ids if item != leader_id])
-        waiting = [item for item in found if item.status is Status.WAITING and item.owner is None]
-        now = self._journal.clock.now()
-        await self._journal.update(
-            [
-                (
-                    item,
-                    holding.follow(item, leader, now=now)
-                    if has_ended and leader is not None
-                    else transitions.wake(item, now=now),
-                )
-                for item in waiting
-            ]
-        )
-        self._journal.reach("after_batch_end")
-        await self._records.delete(CLOSED, [leader_id])
+        if found and not found[0].status.is_final:
+            return ()
+        return await self._resolve(found[0] if found else None, leader_id)
 
     async def tend(self) -> None:
         """End what a crash left undone: batches whose leader has ended, or is gone."""
         after = ""
-        while page := await self._records.scan(CLOSED, after=after, limit=_PAGE):
+        while page := await self._rolls.scan(after, limit=_PAGE):
             after = page[-1].key
             known = {item.id: item for item in await self._store.get([r.key for r in page])}
             for record in page:
                 leader = known.get(record.key)
                 if leader is None or leader.status.is_final:
-                    await self.resolve(leader, record.key)
+                    await self._resolve(leader, record.key)
         after = ""
-        while page := await self._records.scan(OPEN, after=after, limit=_PAGE):
+        while page := await self._gatherings.scan(after, limit=_PAGE):
             after = page[-1].key
-            await self._disband(page)
+            await self._tend_gatherings(page)
 
-    async def _disband(self, page: Sequence[Record]) -> None:
-        """Let the members go of open batches whose leader was cancelled, or is gone."""
-        found = {record: gatherings.gathering_of(record.body) for record in page}
-        leaders = {item.leader for item in found.values() if item is not None}
+    async def _tend_gatherings(self, page: Sequence[Record]) -> None:
+        """Break up gatherings whose leader has ended, or runs, or is gone."""
+        found = {record.key: gatherings.gatherings_of(record.body) for record in page}
+        leaders = {item.leader for known in found.values() for item in known}
         known = {item.id: item for item in await self._store.get(leaders)}
-        for record, gathering in found.items():
-            assert gathering is not None
-            leader = known.get(gathering.leader)
-            if leader is not None and not leader.status.is_final:
-                continue
-            members = Record(
-                kind=CLOSED, key=gathering.leader, body=json.dumps(list(gathering.members))
-            )
-            await self._records.insert([members])
-            gone = Record(kind=OPEN, key=record.key, body="", version=record.version + 1)
-            if not await self._records.replace([gone]):
-                await self.resolve(None, gathering.leader)
+        closed = {item.leader for known in found.values() for item in known if item.is_closed}
+        rolls = await self.rolls(closed) if closed else {}
+        for key, there in found.items():
+            for item in there:
+                leader = known.get(item.leader)
+                if leader is None or leader.status.is_final:
+                    roll = Roll(members=(item.leader,), late=item.members[1:])
+                    await self._rolls.insert(item.leader, gatherings.roll_body(roll))
+                    await self._drop(key, [item.leader])
+                    await self._resolve(None, item.leader)
+                elif item.leader in rolls:
+                    await self._drop(key, [item.leader])
 
-    async def _join(self, key: str, entrants: Sequence[Execution], option: Batch) -> Gathering:
-        """Return the batch at a key once as many of these as fit have come in, closed if it is."""
+    async def _drop(self, key: str, leaders: Collection[str]) -> None:
+        async def decide(body: Payload | None) -> Payload | None:
+            known = gatherings.gatherings_of(body)
+            rest = [item for item in known if item.leader not in leaders]
+            return None if rest == known else gatherings.gatherings_body(rest)
+
+        await self._gatherings.change(key, decide)
+
+    async def _resolve(self, leader: Execution | None, leader_id: str) -> Sequence[Execution]:
+        """Let members end as their leader did; let them go where it was cancelled, or is gone."""
+        roll = (await self.rolls([leader_id])).get(leader_id)
+        if roll is None:
+            return ()
+        has_ended = leader is not None and leader.status in (Status.COMPLETED, Status.FAILED)
+        waiting = await self._waiting_for(leader_id)
         now = self._journal.clock.now()
-        answer: Gathering | None = None
+        done = await self._journal.update(
+            [
+                (item, holding.follow(item, leader, now=now))
+                if leader is not None and has_ended and item.id in roll.members
+                else (item, transitions.wake(item, now=now))
+                for item in waiting
+            ]
+        )
+        self._journal.reach("after_batch_end")
+        others = await self._store.get([*roll.members[1:], *roll.late])
+        # Whoever is on its way back comes to see how its leader ended, and whoever was late may be
+        # about to be stored: they must find the roll, or be found by the next sweep.
+        if all(_is_settled(item, leader_id) for item in others):
+            await self._rolls.delete(leader_id)
+        return [after for _, after in done if after.status.is_final]
 
-        def decide(body: Payload | None) -> Payload | None:
-            nonlocal answer
-            known = gatherings.gathering_of(body)
-            grown, _ = gatherings.joined(known, entrants, option)
-            assert grown is not None
-            # Only its leader, or who no longer fits, closes it: others just come in.
-            ids = {item.id for item in entrants}
-            if grown.leader in ids or not ids <= set(grown.members):
-                grown = gatherings.closed(grown, option, now)
-            answer = grown
-            return None if grown == known else gatherings.gathering_body(grown)
+    async def _waiting_for(self, leader: str) -> Sequence[Execution]:
+        query = Query(
+            where=(
+                Condition("waits", Operator.HAS, (wait_key(leader),)),
+                Condition("status", Operator.EQUAL, Status.WAITING),
+            ),
+            descending=False,
+            limit=1000,
+        )
+        return (await self._store.find(query)).items
 
-        await change(self._records, OPEN, key, decide)
-        assert answer is not None
-        return answer
-
-    async def _write_down(self, key: str, gathering: Gathering) -> None:
-        """Write a closed batch's members under its leader, then make room for the next batch."""
-        body = json.dumps(list(gathering.members))
-        await self._records.insert([Record(kind=CLOSED, key=gathering.leader, body=body)])
-        self._journal.reach("after_batch_close")
-
-        def decide(body: Payload | None) -> Payload | None:
-            known = gatherings.gathering_of(body)
-            is_ours = known is not None and known.leader == gathering.leader
-            return "" if is_ours else None
-
-        await change(self._records, OPEN, key, decide)
+    async def _wake(self, ids: Collection[str]) -> None:
+        found = await self._store.get(ids) if ids else ()
+        now = self._journal.clock.now()
+        await self._journal.update(
+            [
+                (item, transitions.wake(item, now=now))
+                for item in found
+                if item.owner is None and item.status in (Status.QUEUED, Status.WAITING)
+            ]
+        )
 
 
 def wait_key(leader: str) -> str:
     """Return the wait key of a batch's members."""
     return f"{_WAIT}{leader}"
+
+
+def _is_settled(member: Execution, leader_id: str) -> bool:
+    """Return whether a member has nothing more to do with a batch that has ended."""
+    if member.owner is not None:
+        return False
+    is_far = member.due_at is not None and member.due_at > member.updated_at + FAR
+    return not (member.status is Status.WAITING and is_far and leader_of(member) == leader_id)
 
 
 def leader_of(execution: Execution) -> str | None:

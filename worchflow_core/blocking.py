@@ -161,6 +161,7 @@ class BlockingClient:
     signal = _blocking(Client.signal)
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
+    notes = _blocking(Client.notes)
     find = _blocking(Client.find)
     stats = _blocking(Client.stats)
     tally = _blocking(Client.tally)
@@ -184,6 +185,9 @@ class BlockingClient:
     mirrored = _blocking(Client.mirrored)
     check = _blocking(Client.check)
     scheduler = _blocking(Client.scheduler)
+    pause_function = _blocking(Client.pause_function)
+    resume_function = _blocking(Client.resume_function)
+    paused_functions = _blocking(Client.paused_functions)
     pause_schedule = _blocking(Client.pause_schedule)
     resume_schedule = _blocking(Client.resume_schedule)
 

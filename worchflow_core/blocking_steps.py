@@ -24,8 +24,9 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.speaker import running_step
 from worchflow_core.step import Watch
-from worchflow_core.stepbook import StepBook, running_step, wrapped
+from worchflow_core.stepbook import StepBook, wrapped
 from worchflow_core.steps import StepFactsOf
 
 
@@ -57,6 +58,7 @@ class BlockingSteps(StepFactsOf):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Run or replay the step and return its result."""
         call = self._book.call(
@@ -69,6 +71,7 @@ class BlockingSteps(StepFactsOf):
             retry_delay=retry_delay,
             timeout=timeout,
             once=once,
+            undo=undo,
         )
         if self._book.is_recorded(call):
             return self._book.replay(call)
@@ -158,7 +161,7 @@ class BlockingSteps(StepFactsOf):
     def _execute(self, call: StepCall) -> tuple[Any, BaseException | None]:
         book = self._book
         started_at = book.clock.now()
-        token = running_step.set((book.execution.id, call.step_id))
+        token = running_step.set((book.execution.id, call.step_id, call.title))
         book.current = call.title
         try:
             if call.once:
@@ -171,7 +174,9 @@ class BlockingSteps(StepFactsOf):
             payload, seen = book.encode(call, value)
             stands = self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
-            return (seen if stands.result == payload else book.decode(call, stands)), None
+            known = seen if stands.result == payload else book.decode(call, stands)
+            book.done(call, known)
+            return known, None
         except ControlSignal as signal:
             book.stop(signal)
             book.was_raised = True

@@ -80,6 +80,11 @@ class Changer:
                 f"execution {execution.id} is {execution.status}; "
                 "only a failed or cancelled one can be retried"
             )
+        if execution.error is not None and execution.error.undone:
+            return NotAllowed(
+                f"execution {execution.id} has failed and its steps were undone; send the event "
+                "anew, or fork it from a step before those"
+            )
         return transitions.reopen(execution, now=self._journal.clock.now())
 
     async def delete(self, ids: Collection[str]) -> Mapping[str, WorchflowError]:

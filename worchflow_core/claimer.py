@@ -70,7 +70,7 @@ class Claimer:
         self._running = running
         self._functions = registry.ids
         self._pauses_read_at: float | None = None
-        self._claimed = 0
+        self._begun = 0
         self._fruitless = 0
         self._looked_at = time.monotonic()
         self._has_warned = False
@@ -117,12 +117,12 @@ class Claimer:
     def _room(self, assignment: Assignment) -> int:
         room = self._running.room
         if assignment.max_executions is not None:
-            room = min(room, assignment.max_executions - self._claimed)
+            room = min(room, assignment.max_executions - self._begun)
         return room
 
     def _is_used_up(self, assignment: Assignment) -> bool:
         limit = assignment.max_executions
-        return limit is not None and self._claimed >= limit
+        return limit is not None and self._begun >= limit
 
     async def _is_done(self, assignment: Assignment) -> bool:
         if not assignment.burst and assignment.only is None:
@@ -164,8 +164,7 @@ class Claimer:
         if assignment.only is None and len(claimed) < len(ids):
             await self._reroute(set(ids) - {item.id for item in claimed})
         if claimed:
-            self._claimed += len(claimed)
-            await self._start(claimed)
+            self._begun += await self._start(claimed)
         await self._pace(has_hints=bool(ids), has_claimed=bool(claimed))
         return len(claimed)
 
@@ -195,8 +194,11 @@ class Claimer:
             self._functions = open_functions(self._registry.ids, pauses)
             self._pauses_read_at = now
 
-    async def _start(self, claimed: Sequence[Execution]) -> None:
-        """Begin attempts at what may run; give back what may not, or cannot any more."""
+    async def _start(self, claimed: Sequence[Execution]) -> int:
+        """Begin attempts at what may run, and return how many; give back what may not, or cannot.
+
+        What flow control lets wait is no attempt, and does not count as one.
+        """
         steps: Mapping[str, Sequence[StepRecord]] | None = {}
         admitted: Sequence[Admitted] | None = None
         store = self._journal.store
@@ -213,8 +215,9 @@ class Claimer:
         if admitted is None or steps is None:
             for execution in coming:
                 await self._running.give_back(execution)
-        else:
-            self._running.start(admitted, steps)
+            return 0
+        self._running.start(admitted, steps)
+        return len(admitted)
 
     async def _admit(self, claimed: Sequence[Execution]) -> Sequence[Admitted]:
         """Let claimed executions in; after an outage, only those that are still ours."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 from uuid import uuid4
 
-from worchflow_core import catalog
+from worchflow_core import catalog, pauses
 from worchflow_core.bulk import Bulk, BulkChange, Verb
 from worchflow_core.changing import Changer
 from worchflow_core.codec import Codec
@@ -27,7 +27,7 @@ from worchflow_core.filters import Filter
 from worchflow_core.forking import UNCHANGED, Fork, Forker
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handles import ExecutionHandle, result_of
-from worchflow_core.identities import DEADLINE
+from worchflow_core.identities import FACTS
 from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
 from worchflow_core.leadership import Leader, read_leader
@@ -40,6 +40,8 @@ from worchflow_core.models import (
     Tally,
     Worker,
 )
+from worchflow_core.notes import Notes, read_notes
+from worchflow_core.pauses import Pause, check_reason
 from worchflow_core.query import Page
 from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
@@ -249,7 +251,11 @@ class Client:
     async def steps(self, execution_id: str) -> Sequence[StepRecord]:
         """Return the recorded steps of an execution, in order; empty if there are none."""
         steps = (await self._store.steps([execution_id])).get(execution_id, ())
-        return tuple(step for step in steps if step.kind != DEADLINE)
+        return tuple(step for step in steps if step.kind not in FACTS)
+
+    async def notes(self, execution_id: str) -> Notes:
+        """Return what an execution has said of itself: its progress, and the lines it logged."""
+        return await read_notes(self._store.records, execution_id)
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""
@@ -514,6 +520,38 @@ class Client:
     async def drain(self, worker_ids: Collection[str]) -> None:
         """Ask workers to stop taking work and leave once they are empty."""
         await self._store.drain(worker_ids, now=self._journal.clock.now())
+
+    # --- paused functions -----------------------------------------------------------------------
+
+    async def pause_function(self, function_id: str, *, reason: str = "") -> Pause:
+        """Begin no execution of a function until it is resumed; return the pause that holds.
+
+        Workers hear of it within about a second. What runs goes on, events are stored and wait. A
+        function that is paused already keeps its earlier pause.
+
+        Args:
+            function_id: the function, which a worker, or this process, must have described.
+            reason: why, for others who wonder; up to 500 characters.
+
+        Raises:
+            NotFound: nobody has described such a function.
+            InvalidInput: the reason is too long.
+        """
+        check_reason(reason)
+        known = [item.id for item in await self.functions()]
+        if function_id not in known:
+            names = ", ".join(known) or "none"
+            raise NotFound(f"no function {function_id!r}; there are: {names}")
+        now = self._journal.clock.now()
+        return await pauses.pause(self._store.records, function_id, reason=reason, now=now)
+
+    async def resume_function(self, function_id: str) -> None:
+        """Let a function's executions begin again; one that is not paused stays so."""
+        await pauses.resume(self._store.records, function_id)
+
+    async def paused_functions(self) -> Mapping[str, Pause]:
+        """Return the pauses there are, by function."""
+        return await pauses.paused(self._store.records)
 
     # --- schedules ------------------------------------------------------------------------------
 

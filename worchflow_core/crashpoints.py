@@ -26,6 +26,7 @@ POINTS = (
     "after_hint_mark",
     "after_update",
     "after_tick_send",
+    "after_undoing",
     "after_gate",
     "after_place_taken",
     "after_place_freed",

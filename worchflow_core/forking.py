@@ -19,7 +19,7 @@ from worchflow_core.clock import to_millis
 from worchflow_core.codec import UNTYPED, Codec, hash_input
 from worchflow_core.errors import IdempotencyConflict, InvalidInput, NotAllowed, NotFound
 from worchflow_core.functions import Registry
-from worchflow_core.identities import DEADLINE, step_id_of
+from worchflow_core.identities import FACTS, step_id_of
 from worchflow_core.journal import Journal
 from worchflow_core.models import (
     Change,
@@ -32,6 +32,7 @@ from worchflow_core.models import (
     StepStatus,
 )
 from worchflow_core.transitions import UNTIL_WOKEN
+from worchflow_core.undos import UNDO, undone_steps
 from worchflow_core.validation import check_execution_id
 
 _PART = 500
@@ -137,9 +138,14 @@ class Forker:
                 f"{source.forked_from} again"
             )
         recorded = (await self._store.steps([source_id])).get(source_id, ())
-        recorded = [step for step in recorded if step.kind != DEADLINE]
+        undone = undone_steps(recorded)
+        recorded = [step for step in recorded if step.kind not in (*FACTS, UNDO)]
         edits = self._edits(source, recorded, wanted.results)
-        kept = _kept(source, recorded, wanted.from_step, edits)
+        kept = [
+            step
+            for step in _kept(source, recorded, wanted.from_step, edits)
+            if step.step_id not in undone or step.step_id in edits
+        ]
         kept_ids = {step.step_id for step in kept}
         for step_id, (name, _) in edits.items():
             if step_id not in kept_ids:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from worchflow_core import holding
@@ -14,25 +13,9 @@ from worchflow_core.handlers import follow_up
 from worchflow_core.journal import Journal
 from worchflow_core.limits import FlowControl, digest_of, value_of
 from worchflow_core.models import Change, Execution, Failure, Status
+from worchflow_core.stages import Stage
 
 OptionT = TypeVar("OptionT")
-
-
-class Stage(IntEnum):
-    """The gates in the order in which they are passed; what is stored is the last one passed."""
-
-    NONE = 0
-    UNIQUE = 1
-    DEBOUNCE = 2
-    RATE_LIMIT = 3
-    BATCH = 4
-    SINGLETON = 5
-    THROTTLE = 6
-
-    @property
-    def before(self) -> Stage:
-        """The gate before this one."""
-        return Stage(self - 1)
 
 
 class Gate(Protocol):
@@ -132,19 +115,35 @@ class Doorman:
             ]
         )
 
-    async def turn_away(self, over: Sequence[Execution], kind: str, why: str) -> None:
-        """Cancel executions, for a reason that people can read."""
+    async def turn_away(self, over: Iterable[tuple[Execution, str]], kind: str) -> None:
+        """Cancel executions, each for a reason that people can read."""
         now = self.journal.clock.now()
-        failure = Failure(type=kind, message=why, reason="turned_away")
-        ended = await self._give_back(
-            [(item, holding.turn_away(item, now=now, failure=failure)) for item in over]
-        )
-        if ended:
+        pairs = [
+            (
+                item,
+                holding.turn_away(
+                    item, now=now, failure=Failure(type=kind, message=why, reason="turned_away")
+                ),
+            )
+            for item, why in over
+        ]
+        if pairs:
+            self.journal.reach("after_gate")
+            ended = [after for _, after in await self.journal.update(pairs)]
             await follow_up(ended, self.registry, self.journal)
 
-    async def _give_back(self, pairs: Sequence[tuple[Execution, Change]]) -> list[Execution]:
-        self.journal.reach("after_gate")
-        return [after for _, after in await self.journal.update(pairs)]
+    async def let_in(self, passed: Sequence[Execution]) -> list[Execution]:
+        """Note that executions have passed their gates for good; return those still ours."""
+        done = await self.journal.update(
+            [(item, holding.let_in(item, gates_passed=max(Stage))) for item in passed],
+            is_quiet=True,
+        )
+        return [after for _, after in done]
+
+    async def _give_back(self, pairs: Sequence[tuple[Execution, Change]]) -> None:
+        if pairs:
+            self.journal.reach("after_gate")
+            await self.journal.update(pairs, is_quiet=True)
 
 
 def key_of(execution: Execution, what: str, path: str | None) -> str:

@@ -1,22 +1,23 @@
 """Gatherings: events that come together, as a burst of which the last runs, or as one batch.
 
-Pure: what a burst or a batch is after one more execution has come, and what becomes of it.
+Pure: what a burst or a batch is after more executions have come, and what becomes of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.limits import Batch, Debounce
 from worchflow_core.models import Execution, Payload
 
 BURSTS = "debounce"
-OPEN = "batch"
+GATHERING = "batch"
 CLOSED = "batch-closed"
+_LEAST = timedelta(milliseconds=250)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,68 +28,74 @@ class Burst:
         latest: the id of the last one's execution.
         sent_at: when that was sent.
         first_at: when the first of them was.
+        ends_at: when the last runs, unless another comes before.
     """
 
     latest: str
     sent_at: datetime
     first_at: datetime
+    ends_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Debounced:
-    """What becomes of an execution, and of its burst.
+    """What becomes of an execution.
 
     Attributes:
-        burst: the burst as it is now; None when it is over.
-        until: when the execution is to be looked at again; None for now or never.
+        until: when it is to be looked at again; None for now or never.
         gives_way_to: the execution that runs in its place; None where it may run.
     """
 
-    burst: Burst | None
     until: datetime | None = None
     gives_way_to: str | None = None
 
 
 def debounced(
-    burst: Burst | None, execution: Execution, option: Debounce, now: datetime
-) -> Debounced:
-    """Return what becomes of an execution that has come, now or again, to be debounced.
+    burst: Burst | None, coming: Sequence[Execution], option: Debounce, now: datetime
+) -> tuple[Burst | None, Mapping[str, Debounced]]:
+    """Return the burst after executions have come, now or again, and what becomes of each.
 
     Times are those of sending: a worker that was away for an hour finds the same bursts.
+
+    Args:
+        burst: as it was; kept after its end, for those of it that are still to come.
+        coming: who comes, the oldest first.
+        option: how long a burst goes on.
+        now: the moment.
     """
-    came = (execution.created_at, execution.id)
-    if burst is not None and came < (burst.sent_at, burst.latest):
-        if execution.created_at >= burst.first_at:
-            return Debounced(burst=burst, gives_way_to=burst.latest)
-        return Debounced(burst=burst)  # of a burst that was over before this one began
-    is_same = burst is not None and (
-        burst.latest == execution.id or execution.created_at < _end(burst, option)
-    )
-    first_at = burst.first_at if burst is not None and is_same else execution.created_at
-    grown = Burst(latest=execution.id, sent_at=execution.created_at, first_at=first_at)
-    end = _end(grown, option)
-    return Debounced(burst=None) if end <= now else Debounced(burst=grown, until=end)
-
-
-def _end(burst: Burst, option: Debounce) -> datetime:
-    """Return when a burst is over unless something more comes."""
-    end = burst.sent_at + option.quiet
-    return end if option.longest is None else min(end, burst.first_at + option.longest)
+    answers: dict[str, Debounced] = {}
+    for item in coming:
+        if burst is not None and (item.created_at, item.id) < (burst.sent_at, burst.latest):
+            is_in = item.created_at >= burst.first_at
+            answers[item.id] = Debounced(gives_way_to=burst.latest if is_in else None)
+            continue
+        is_in = burst is not None and (burst.latest == item.id or item.created_at < burst.ends_at)
+        if burst is not None and is_in and burst.latest in answers and burst.latest != item.id:
+            answers[burst.latest] = Debounced(gives_way_to=item.id)
+        first_at = burst.first_at if burst is not None and is_in else item.created_at
+        end = item.created_at + option.quiet
+        if option.longest is not None:
+            end = min(end, first_at + option.longest)
+        burst = Burst(latest=item.id, sent_at=item.created_at, first_at=first_at, ends_at=end)
+        answers[item.id] = Debounced(until=end if end > now else None)
+    return burst, answers
 
 
 def burst_body(burst: Burst | None) -> Payload:
-    """Return the body of a burst's record; empty, so that it is removed, when it is over."""
+    """Return the body of a burst's record; empty, so that it is removed, where there is none."""
     if burst is None:
         return ""
-    return json.dumps([burst.latest, to_millis(burst.sent_at), to_millis(burst.first_at)])
+    moments = (burst.sent_at, burst.first_at, burst.ends_at)
+    return json.dumps([burst.latest, *(to_millis(item) for item in moments)])
 
 
 def burst_of(body: Payload | None) -> Burst | None:
     """Return the burst that a record's body describes."""
     if body is None:
         return None
-    latest, sent_at, first_at = json.loads(body)
-    return Burst(latest=latest, sent_at=from_millis(sent_at), first_at=from_millis(first_at))
+    latest, *moments = json.loads(body)
+    sent_at, first_at, ends_at = (from_millis(item) for item in moments)
+    return Burst(latest=latest, sent_at=sent_at, first_at=first_at, ends_at=ends_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,39 +119,80 @@ class Gathering:
 
 
 def joined(
-    gathering: Gathering | None, entrants: Sequence[Execution], option: Batch
-) -> tuple[Gathering | None, Sequence[Execution]]:
-    """Return a gathering with as many of these as still fit, and those that do not."""
-    left = list(entrants)
-    if gathering is None and left:
-        first = left.pop(0)
-        gathering = Gathering(members=(first.id,), closes_at=first.created_at + option.longest)
-    if gathering is None or gathering.is_closed:
-        return gathering, left
-    there = set(gathering.members)
-    coming = [item for item in left if item.id not in there]
-    taken = coming[: max(0, option.size - len(gathering.members))]
-    members = (*gathering.members, *(item.id for item in taken))
-    return replace(gathering, members=members), coming[len(taken) :]
+    gatherings: Sequence[Gathering], coming: Sequence[Execution], option: Batch, now: datetime
+) -> Sequence[Gathering]:
+    """Return gatherings with a seat for everybody who comes; the last of them may be open.
+
+    Args:
+        gatherings: those that have not begun to run.
+        coming: who comes, the oldest first; who has a seat already keeps it.
+        option: how many seats a gathering has, and how long it stays open.
+        now: the moment; of what has waited too long already, a little is still gathered.
+    """
+    soon = now + min(option.longest, _LEAST)
+    grown = list(gatherings)
+    seated = {key for item in grown for key in item.members}
+    for execution in coming:
+        if execution.id in seated:
+            continue
+        if not grown or grown[-1].is_closed:
+            closes_at = max(soon, execution.created_at + option.longest)
+            grown.append(Gathering(members=(execution.id,), closes_at=closes_at))
+        else:
+            last = grown[-1]
+            members = (*last.members, execution.id)
+            is_closed = len(members) >= option.size
+            grown[-1] = replace(last, members=members, is_closed=is_closed)
+        seated.add(execution.id)
+    return grown
 
 
-def closed(gathering: Gathering, option: Batch, now: datetime) -> Gathering:
-    """Return a gathering that is full, or whose time has come, as one that takes no more."""
-    is_due = len(gathering.members) >= option.size or gathering.closes_at <= now
-    return replace(gathering, is_closed=gathering.is_closed or is_due)
+def closed(gatherings: Sequence[Gathering], leaders: Collection[str]) -> Sequence[Gathering]:
+    """Return gatherings of which those with these leaders take no more."""
+    return [
+        replace(item, is_closed=item.is_closed or item.leader in leaders) for item in gatherings
+    ]
 
 
-def gathering_body(gathering: Gathering) -> Payload:
-    """Return the body of a gathering's record."""
+def gatherings_body(gatherings: Sequence[Gathering]) -> Payload:
+    """Return the body of a record of gatherings; empty where there are none."""
+    if not gatherings:
+        return ""
     return json.dumps(
-        [list(gathering.members), to_millis(gathering.closes_at), gathering.is_closed],
+        [[item.members, to_millis(item.closes_at), item.is_closed] for item in gatherings],
         separators=(",", ":"),
     )
 
 
-def gathering_of(body: Payload | None) -> Gathering | None:
-    """Return the gathering that a record's body describes."""
+def gatherings_of(body: Payload | None) -> Sequence[Gathering]:
+    """Return the gatherings that a record's body describes, the oldest first."""
+    return [
+        Gathering(members=tuple(members), closes_at=from_millis(closes_at), is_closed=is_closed)
+        for members, closes_at, is_closed in json.loads(body or "[]")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roll:
+    """Who runs as one batch; written once, under its leader's id.
+
+    Attributes:
+        members: whose events the leader takes, its own first.
+        late: who had a seat, and was not there when the batch was closed.
+    """
+
+    members: tuple[str, ...]
+    late: tuple[str, ...] = ()
+
+
+def roll_body(roll: Roll) -> Payload:
+    """Return the body of a batch's record."""
+    return json.dumps([roll.members, roll.late], separators=(",", ":"))
+
+
+def roll_of(body: Payload | None) -> Roll | None:
+    """Return who runs as one batch, as its record says."""
     if body is None:
         return None
-    members, closes_at, is_closed = json.loads(body)
-    return Gathering(members=tuple(members), closes_at=from_millis(closes_at), is_closed=is_closed)
+    members, late = json.loads(body)
+    return Roll(members=tuple(members), late=tuple(late))

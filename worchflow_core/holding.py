@@ -29,7 +29,10 @@ def park(
 
 
 def follow(execution: Execution, leader: Execution, *, now: datetime) -> Change:
-    """End an execution that waited for its batch as the batch's leader has ended."""
+    """End an execution that waited for its batch as the batch's leader has ended.
+
+    Its wait key stays: it tells in whose batch it ran.
+    """
     return Change(
         id=execution.id,
         expect={"status": Status.WAITING, "owner": None, "fence": execution.fence},
@@ -41,9 +44,41 @@ def follow(execution: Execution, leader: Execution, *, now: datetime) -> Change:
             "finished_at": now,
             "due_at": None,
             "hint_at": None,
-            "waits": (),
             "code_version": leader.code_version,
             "handlers_due": True,
+        },
+    )
+
+
+def call(execution: Execution, *, now: datetime) -> Change:
+    """Make who waited in a line due, before whoever was sent later."""
+    return Change(
+        id=execution.id,
+        expect={"status": execution.status, "owner": None, "fence": execution.fence},
+        values={"due_at": min(execution.created_at, now), "hint_at": None, "hinted_at": now},
+    )
+
+
+def let_in(execution: Execution, *, gates_passed: int) -> Change:
+    """Note, before its first attempt begins, that an execution has passed its gates for good."""
+    return Change(
+        id=execution.id,
+        expect={"owner": execution.owner, "fence": execution.fence},
+        values={"gates_passed": gates_passed},
+    )
+
+
+def release_unbegun(execution: Execution, *, now: datetime, has_hint: bool) -> Change:
+    """Take an execution from a dead worker that had claimed it, and not let it in yet."""
+    return Change(
+        id=execution.id,
+        expect={"owner": execution.owner, "fence": execution.fence},
+        values={
+            "status": Status.QUEUED,
+            "owner": None,
+            "updated_at": now,
+            "due_at": now,
+            "hint_at": now if has_hint else None,
         },
     )
 

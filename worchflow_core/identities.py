@@ -17,7 +17,13 @@ from worchflow_core.retries import RetryPolicy
 from worchflow_core.validation import check_title
 
 DEADLINE = "deadline"
-"""The kind of a record that only fixes when a wait times out: a fact of the engine's, no step."""
+"""The kind of a record that only fixes when a wait times out."""
+
+UNDOING = "undoing"
+"""The kind of the record from which on an execution is undone."""
+
+FACTS = frozenset({DEADLINE, UNDOING})
+"""The kinds of records that are facts of the engine's, and no steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,7 @@ class StepCall:
     policy: RetryPolicy | None
     timeout: timedelta | None
     once: bool
+    undo: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

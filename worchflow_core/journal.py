@@ -27,6 +27,7 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
 )
+from worchflow_core.notes import KIND as NOTES
 from worchflow_core.plugins import Plugins
 from worchflow_core.protocols import Queue, StepCache, Store
 from worchflow_core.rules import changed
@@ -228,11 +229,19 @@ class Journal:
         *,
         point: str = "after_update",
         hinted: Collection[str] | None = None,
+        is_urgent: bool = False,
+        is_quiet: bool = False,
     ) -> list[tuple[Execution, Execution]]:
         """Apply changes outside an attempt (cancel, retry, sweep); return (before, after) applied.
 
-        What became due now is hinted, what ended is told; `point` is the crash point before that.
-        With `hinted`, only executions of those functions are hinted.
+        What became due now is hinted, what ended is told.
+
+        Args:
+            pairs: executions as they are known, and what is to become of them.
+            point: the crash point behind the write.
+            hinted: only executions of these functions are hinted; None: all.
+            is_urgent: they do not stand behind what the queue holds already.
+            is_quiet: plugins are not told: no attempt was made, nothing has ended.
         """
         if not pairs:
             return []
@@ -244,14 +253,16 @@ class Journal:
         afterwards = [after for before, after in done if after.status is not before.status]
         self._asides.mirror(afterwards)
         due = [after for before, after in done if self._wants_hint(before, after)]
-        self.hint([item for item in due if hinted is None or item.function in hinted])
-        for after in afterwards:
+        due = [item for item in due if hinted is None or item.function in hinted]
+        self.hint(due, is_misrouted=is_urgent)  # the lane of their function is a short cut
+        for after in [] if is_quiet else afterwards:
             self._tell_settled(after)
         return done
 
     async def delete(self, ids: Collection[str]) -> Collection[str]:
         """Delete final executions with their steps, in the store and in the cache."""
         gone = await self.store.delete(ids)
+        await self.store.records.delete(NOTES, gone)
         self._asides.drop(gone)
         return gone
 

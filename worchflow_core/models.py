@@ -49,7 +49,8 @@ class Failure:
         traceback: the formatted traceback, trimmed; None when there is none.
         cause: what it was raised from.
         reason: why the execution failed: `error`, `timeout`, `worker_lost`, `not_serializable`,
-            `non_deterministic`, `not_retriable`.
+            `non_deterministic`, `not_retriable`, `turned_away`.
+        undone: how many of the execution's steps were undone because of it.
     """
 
     type: str
@@ -57,6 +58,7 @@ class Failure:
     traceback: str | None = None
     cause: Failure | None = None
     reason: str = "error"
+    undone: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,7 @@ class Execution:
         result: what the function returned, JSON text, once completed.
         error: why the last attempt failed.
         due_at: not before this moment; None counts as due. Only while unowned and unfinished.
-        hint_at: when the queue must be told of it; None once it was.
-        hinted_at: when the queue was last told.
+        hint_at, hinted_at: when the queue must be told of it, None once it was; when it was last.
         owner: the worker that has it; None when free.
         fence: raised by each claim; the newest wins.
         claimed_at: when the newest claim took it.
@@ -126,8 +127,7 @@ class Execution:
         finished_at: when it reached a final status.
         code_version: distribution and version of the function that last ran it.
         parent, forked_from: the execution that invoked it; the one it was forked from.
-        priority: higher is claimed first.
-        tags: free labels to filter by.
+        priority, tags: higher is claimed first; free labels to filter by.
         headers: small text facts that travel along, such as a trace context.
         handlers_due: what follows its status is still to be done: its handler, children and parent
             of one that has ended; of one that waits, to look whether what it waits for came.

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.errors import InvalidInput
 from worchflow_core.lookup import read_record
 from worchflow_core.models import Record
 from worchflow_core.protocols import Records
 
 KIND = "pause"
+REASON_LENGTH = 500
 _PAGE = 500
 
 
@@ -32,6 +34,12 @@ class Pause:
     function: str
     paused_at: datetime
     reason: str = ""
+
+
+def check_reason(reason: str) -> None:
+    """Raise `InvalidInput` where a reason cannot be kept."""
+    if not isinstance(reason, str) or len(reason) > REASON_LENGTH:
+        raise InvalidInput(f"reason must be text of up to {REASON_LENGTH} characters")
 
 
 async def pause(records: Records, function_id: str, *, reason: str, now: datetime) -> Pause:

@@ -1,42 +1,56 @@
 """Places: give them to executions under a limit, free them, and call who waits for one.
 
 Whoever waits is out of the way of everybody else: its due time lies far ahead, and its wait key
-names the line it stands in. A freed place calls the oldest of a line; a sweep does so again for
-what a crash cut short.
+names the line it stands in. Who frees a place gives it, in the same write, to who waited longest,
+and then makes that one due; a sweep does so again for what a crash cut short.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from worchflow_core import lines, transitions
+from worchflow_core import holding, lines
 from worchflow_core.journal import Journal
-from worchflow_core.lines import Entrant, Line
-from worchflow_core.lookup import change, read_record
-from worchflow_core.models import Execution, Payload, Record, Status
+from worchflow_core.ledger import Ledger
+from worchflow_core.lines import Entrant, Line, Place
+from worchflow_core.models import Execution, Payload, Status
 from worchflow_core.query import Condition, Operator, Query
 
-FAR = timedelta(days=3650)
-"""What is due later than this waits to be called."""
+LimitOf = Callable[[Execution, Line], int | None]
+"""Returns how many places a line has by the options of an execution's function; None where the
+execution is not to wait in that line: the options are others than when it came."""
 
 _PAGE = 500
+_PAGES = 20
+"""So many pages of lines are looked at in one sweep; the next one goes on behind them."""
+
+_THOROUGH_EVERY = 6
+
 _CHOSEN_FROM = 100
 """Among so many of the oldest in a line, the most urgent are called."""
 
 
 class Places:
-    """The lines of a store."""
+    """The lines of a store.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        journal: where everything is written.
+        limit_of: how many places a line has.
+    """
+
+    def __init__(self, journal: Journal, limit_of: LimitOf) -> None:
         self._journal = journal
         self._store = journal.store
-        self._records = journal.store.records
+        self._ledger = Ledger(journal.store.records, lines.KIND)
+        self._limit_of = limit_of
+        self._tended = ""
+        self._passes = 0
 
     async def take(
-        self, key: str, entrants: Sequence[Entrant], *, limit: int, waits: bool
+        self, key: str, entrants: Sequence[Entrant], *, limit: int, waits: bool = True
     ) -> Collection[str]:
         """Give places to executions and return who has one.
 
@@ -47,149 +61,172 @@ class Places:
             waits: those who get none are going to wait in the line; else they leave it.
         """
         inside: Collection[str] = ()
-        now = self._journal.clock.now()
 
-        def decide(body: Payload | None) -> Payload | None:
+        async def decide(body: Payload | None) -> Payload | None:
             nonlocal inside
             line = lines.line_of(key, body)
-            grown, inside = lines.admitted(line, entrants, limit=limit, now=now)
-            if not waits:
-                grown = replace(grown, turns=line.turns)
+            grown, inside = lines.admitted(line, entrants, limit=limit, waits=waits)
             return None if grown == line else lines.body_of(grown)
 
-        await change(self._records, lines.KIND, key, decide)
+        await self._ledger.change(key, decide)
         return inside
 
     async def line(self, key: str) -> Line:
         """Return a line as it is."""
-        record = await read_record(self._records, lines.KIND, key)
-        return lines.line_of(key, None if record is None else record.body)
+        return lines.line_of(key, await self._ledger.read(key))
 
-    async def free(self, key: str, ids: Collection[str]) -> None:
-        """Take their places from executions, and call who is next."""
+    async def free(
+        self,
+        key: str,
+        places: Collection[Place] = (),
+        *,
+        arrived: Collection[str] = (),
+        is_thorough: bool = False,
+    ) -> None:
+        """Free places, and call who is next.
 
-        def decide(body: Payload | None) -> Payload | None:
+        Args:
+            key: the line.
+            places: those to be freed, as far as these very claims still hold them.
+            arrived: who is stored as waiting in the line by now.
+            is_thorough: look at who waits even where no place is free: how many there are, and
+                who is to wait at all, may have changed.
+        """
+        has_strays = True
+        while has_strays or places:
+            chosen, strays = await self._pass_on(key, places, arrived, is_thorough)
+            self._journal.reach("after_place_freed")
+            called = await self._call([*chosen, *strays])
+            has_strays = bool(strays)
+            # Cancelled meanwhile, say: their places are free again.
+            places = [(item.id, item.fence + 1) for item in chosen if item.id not in called]
+
+    async def _pass_on(
+        self, key: str, places: Collection[Place], arrived: Collection[str], is_thorough: bool
+    ) -> tuple[Sequence[Execution], Sequence[Execution]]:
+        """Free places and give them to others; return those, and who waits in the wrong line."""
+        chosen: Sequence[Execution] = ()
+        strays: Sequence[Execution] = ()
+
+        async def decide(body: Payload | None) -> Payload | None:
+            nonlocal chosen, strays
             line = lines.line_of(key, body)
-            rest = lines.left(line, ids)
-            return None if rest == line and not line.is_idle else lines.body_of(rest)
+            rest = lines.left(line, places, arrived)
+            rest, chosen, strays = await self._hand_on(rest, is_thorough=is_thorough)
+            return None if rest == line else lines.body_of(rest)
 
-        await change(self._records, lines.KIND, key, decide)
-        self._journal.reach("after_place_freed")
-        await self.call(key)
+        await self._ledger.change(key, decide)
+        return chosen, strays
 
-    async def call(self, key: str) -> None:
-        """Make as many due as there are free places, by turns, the oldest of each first."""
-        line = await self.line(key)
-        if not line.turns or not line.free:
-            return
-        served: list[str] = []
-        over: set[str] = set()
-        chosen: list[Execution] = []
-        waiting: dict[str, list[Execution]] = {}
-        turns = lines.order_of_turns(line)
-        while len(chosen) < line.free and len(over) < len(turns):
-            for turn in turns:
-                if turn in over or len(chosen) == line.free:
+    async def _hand_on(
+        self, line: Line, *, is_thorough: bool
+    ) -> tuple[Line, Sequence[Execution], Sequence[Execution]]:
+        """Return a line whose free places have gone to who waits, those, and who is let go."""
+        waiting: dict[str, Sequence[Execution]] = {}
+        is_all: set[str] = set()
+        strays: list[Execution] = []
+        found = 0
+        for turn in lines.order_of_turns(line):
+            if found >= line.free and not (is_thorough and not waiting):
+                break
+            page = await self._waiting(lines.wait_key(line.key, turn), line.free + 1)
+            if len(page) < _CHOSEN_FROM:
+                is_all.add(turn)
+            waiting[turn] = []
+            for item in page:
+                limit = self._limit_of(item, line)
+                if limit is None:
+                    strays.append(item)
                     continue
-                if turn not in waiting:
-                    waiting[turn] = await self._waiting(lines.wait_key(key, turn), line.free + 1)
-                if waiting[turn]:
-                    chosen.append(waiting[turn].pop(0))
-                    served.append(turn)
-                if not waiting[turn]:
-                    over.add(turn)
+                line = replace(line, limit=limit)
+                waiting[turn] = [*waiting[turn], item]
+                found += 1
+        waiting = {turn: sorted(there, key=urgency) for turn, there in waiting.items()}
+        rest, chosen = lines.handed_on(line, waiting, is_all=is_all)
+        return rest, chosen, strays
+
+    async def _call(self, chosen: Sequence[Execution]) -> Collection[str]:
+        """Make executions due that have been given a place; return the ids of those who were."""
         now = self._journal.clock.now()
-        await self._journal.update(
-            [(item, transitions.wake(item, now=now)) for item in chosen], point="after_call"
+        done = await self._journal.update(
+            [(item, holding.call(item, now=now)) for item in chosen],
+            point="after_call",
+            is_urgent=True,
         )
-        await self._note_called(key, served, over)
+        return {after.id for _, after in done}
 
-    async def _note_called(self, key: str, served: Sequence[str], over: Collection[str]) -> None:
-        def decide(body: Payload | None) -> Payload | None:
-            line = lines.line_of(key, body)
-            rest = lines.called(line, served=served, over=over)
-            return None if rest == line or body is None else lines.body_of(rest)
-
-        await change(self._records, lines.KIND, key, decide)
-        # Whoever came to wait between the look and the note is not to be forgotten.
-        late = [turn for turn in over if await self._waiting(lines.wait_key(key, turn), 1)]
-        if late:
-            await self.expect(key, late)
-
-    async def expect(self, key: str, turns: Collection[str]) -> None:
-        """Note that executions wait in a line; they were stored as waiting before."""
-
-        def decide(body: Payload | None) -> Payload | None:
-            line = lines.line_of(key, body)
-            grown = replace(line, turns=tuple(sorted({*line.turns, *turns})))
-            return None if grown == line else lines.body_of(grown)
-
-        await change(self._records, lines.KIND, key, decide)
-
-    async def look_again(self, key: str, turns: Collection[str]) -> None:
-        """Call who is next after executions were parked: who left meanwhile called nobody."""
-        await self.prune(key)
-        await self.expect(key, turns)
-        await self.call(key)
+    # --- who waits ------------------------------------------------------------------------------
 
     async def waiting(self, key: str) -> Sequence[Execution]:
-        """Return the executions that wait in a line, the oldest of each turn first."""
+        """Return the executions that wait in a line, up to a thousand of each turn."""
         line = await self.line(key)
-        found = [await self._waiting(lines.wait_key(key, turn), _PAGE) for turn in line.turns]
+        found = [await self._waiting(lines.wait_key(key, turn), 1000) for turn in line.turns]
         return [item for page in found for item in page]
 
-    async def tend(self) -> None:
-        """Free the places of who has gone, and call who waits: what a crash left undone."""
-        after = ""
-        while page := await self._records.scan(lines.KIND, after=after, limit=_PAGE):
-            after = page[-1].key
-            gone = await self._gone(page)
-            await asyncio.gather(*(self._tend(record, gone) for record in page))
-
-    async def prune(self, key: str) -> None:
-        """Free the places of who has gone in one line."""
-        record = await read_record(self._records, lines.KIND, key)
-        if record is not None:
-            await self._tend(record, await self._gone([record]))
-
-    async def _tend(self, record: Record, gone: Mapping[str, Collection[str]]) -> None:
-        line = lines.line_of(record.key, record.body)
-        if gone[record.key]:
-            await self.free(record.key, gone[record.key])
-        elif line.turns and line.free:
-            await self.call(record.key)
-        elif line.is_idle:
-            await self.free(record.key, ())
-
-    async def _gone(self, records: Sequence[Record]) -> Mapping[str, Collection[str]]:
-        """Return by line who holds a place for nothing."""
-        found = [lines.line_of(record.key, record.body) for record in records]
-        ids = {key for line in found for key in line.holders}
-        known = {item.id: item for item in await self._store.get(ids)} if ids else {}
-        now = self._journal.clock.now()
-        return {
-            line.key: [
-                key
-                for key, holder in line.holders.items()
-                if lines.is_stale(holder, known.get(key), now)
-            ]
-            for line in found
-        }
-
-    async def _waiting(self, key: str, limit: int) -> list[Execution]:
-        """Return who waits under a key and is not called yet, the most urgent first."""
+    async def _waiting(self, key: str, limit: int) -> Sequence[Execution]:
+        """Return the oldest who wait under a key and are not called yet."""
         query = Query(
             where=(
                 Condition("waits", Operator.HAS, (key,)),
                 Condition("status", Operator.EQUAL, Status.QUEUED),
-                Condition("due_at", Operator.SINCE, self._journal.clock.now() + FAR),
+                Condition("due_at", Operator.SINCE, self._journal.clock.now() + lines.FAR),
             ),
             descending=False,
             limit=min(1000, max(limit, _CHOSEN_FROM)),
         )
-        found = (await self._store.find(query)).items
-        return sorted(found, key=_urgency)[:limit]
+        return (await self._store.find(query)).items
+
+    # --- what crashes leave ---------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        """Free the places of who has gone, and call who waits: what a crash left undone.
+
+        Lines that seem in order are looked at more closely now and then: their limit may be
+        another since a deploy, or nobody may be left who asks.
+        """
+        is_thorough = self._passes % _THOROUGH_EVERY == 0
+        for _ in range(_PAGES):
+            page = await self._ledger.scan(self._tended, limit=_PAGE)
+            found = [lines.line_of(record.key, record.body) for record in page]
+            await self._examine(
+                [line for line in found if is_thorough or line.turns or line.coming],
+                is_thorough=is_thorough,
+            )
+            self._tended = page[-1].key if len(page) == _PAGE else ""
+            if not self._tended:
+                self._passes += 1
+                return
+
+    async def examine(self, key: str) -> None:
+        """Free the places of who has gone in one line, and call who waits."""
+        await self._examine([await self.line(key)], is_thorough=True)
+
+    async def _examine(self, found: Sequence[Line], *, is_thorough: bool) -> None:
+        ids = sorted({key for line in found for key in (*line.holders, *line.coming)})
+        known: dict[str, Execution] = {}
+        for start in range(0, len(ids), _PAGE):
+            part = await self._store.get(ids[start : start + _PAGE])
+            known |= {item.id: item for item in part}
+        await asyncio.gather(*(self._mend(line, known, is_thorough) for line in found))
+
+    async def _mend(self, line: Line, known: Mapping[str, Execution], is_thorough: bool) -> None:
+        stale = [item for item in line.holders.items() if lines.is_stale(item, known.get(item[0]))]
+        arrived = [
+            key for key, item in line.coming.items() if lines.has_arrived(item, known.get(key))
+        ]
+        # Given a place, and not called: whoever was to do so has died.
+        unheard = [
+            known[key]
+            for key, fence in line.holders.items()
+            if key in known and lines.is_parked(known[key]) and known[key].fence == fence - 1
+        ]
+        if unheard:
+            await self._call(unheard)
+        is_awaited = line.turns and (line.free or is_thorough)
+        if stale or arrived or is_awaited:
+            await self.free(line.key, stale, arrived=arrived, is_thorough=is_thorough)
 
 
-def _urgency(execution: Execution) -> tuple[int, datetime, str]:
+def urgency(execution: Execution) -> tuple[int, datetime, str]:
+    """Return the key by which those who ask for a place are ordered, the most urgent first."""
     return (-execution.priority, execution.created_at, execution.id)

@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from worchflow_core import rates
-from worchflow_core.gates import Doorman, Stage, age
+from worchflow_core.gates import Doorman, age
+from worchflow_core.ledger import Ledger
 from worchflow_core.limits import Rate
-from worchflow_core.lookup import change
 from worchflow_core.models import Execution, Payload
+from worchflow_core.stages import Stage
 
 
 class RateLimitGate:
@@ -19,6 +20,7 @@ class RateLimitGate:
 
     def __init__(self, doorman: Doorman) -> None:
         self._doorman = doorman
+        self._starts = Ledger(doorman.journal.store.records, rates.KIND)
 
     async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
         """Give back who may not pass now, and return the ids of who may."""
@@ -31,16 +33,16 @@ class RateLimitGate:
         now = self._doorman.journal.clock.now()
         number = 0
 
-        def decide(body: Payload | None) -> Payload | None:
+        async def decide(body: Payload | None) -> Payload | None:
             nonlocal number
             starts, number = rates.allowed(
                 rates.starts_of(body), count=rate.count, per=rate.span, now=now, wanted=len(group)
             )
             return rates.body_of(starts) if number else None
 
-        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
+        await self._starts.change(key, decide)
         why = f"more than {rate.count:,} came within {rate.text}"
-        await self._doorman.turn_away(group[number:], "RateLimited", why)
+        await self._doorman.turn_away([(item, why) for item in group[number:]], "RateLimited")
         return {item.id for item in group[:number]}
 
 
@@ -55,6 +57,7 @@ class ThrottleGate:
 
     def __init__(self, doorman: Doorman) -> None:
         self._doorman = doorman
+        self._starts = Ledger(doorman.journal.store.records, rates.KIND)
 
     async def pass_through(self, coming: Sequence[Execution]) -> Collection[str]:
         """Give back who may not pass now, and return the ids of who may."""
@@ -67,7 +70,7 @@ class ThrottleGate:
         now = self._doorman.journal.clock.now()
         moments: list[datetime] = []
 
-        def decide(body: Payload | None) -> Payload | None:
+        async def decide(body: Payload | None) -> Payload | None:
             nonlocal moments
             starts = rates.starts_of(body)
             starts, number = rates.allowed(
@@ -79,7 +82,17 @@ class ThrottleGate:
             moments = [*[now] * number, *later]
             return rates.body_of(starts)
 
-        await change(self._doorman.journal.store.records, rates.KIND, key, decide)
+        await self._starts.change(key, decide)
         turns = list(zip(group, moments, strict=True))
         await self._doorman.put_off([turn for turn in turns if turn[1] > now], self.stage.before)
         return {item.id for item, moment in turns if moment <= now}
+
+    async def tidy(self) -> None:
+        """Forget rates under which nothing has started for long."""
+        after = ""
+        while page := await self._starts.scan(after):
+            after = page[-1].key
+            now = self._doorman.journal.clock.now()
+            await self._starts.remove(
+                record for record in page if rates.starts_of(record.body).is_over(now)
+            )

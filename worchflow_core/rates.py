@@ -15,6 +15,7 @@ from worchflow_core.clock import from_millis, to_millis
 from worchflow_core.models import Payload
 
 KIND = "token"
+_MILLI = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +25,16 @@ class Starts:
     Attributes:
         made: when executions started, the newest of them; sorted.
         planned: when others are to, the latest of them; sorted.
+        per: the span in which they are counted, as it was last.
     """
 
     made: tuple[datetime, ...] = ()
     planned: tuple[datetime, ...] = ()
+    per: timedelta = timedelta(0)
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether all of it is too long ago to count."""
+        return all(moment + self.per <= now for moment in (*self.made[-1:], *self.planned[-1:]))
 
 
 def allowed(
@@ -42,10 +49,12 @@ def allowed(
         now: the moment.
         wanted: how many ask.
     """
-    recent = [moment for moment in starts.made if moment > now - per]
+    known = [moment for moment in starts.made if moment <= now + per]  # else a clock was set back
+    now = max([now, *known[-1:]])  # of a worker whose clock is behind
+    recent = [moment for moment in known if moment > now - per]
     number = max(0, min(wanted, count - len(recent)))
-    made = (*recent, *[now] * number)[-count:]
-    return replace(starts, made=made), number
+    made = (*recent, *[now] * number)
+    return replace(starts, made=made, per=per), number
 
 
 def planned(
@@ -68,20 +77,22 @@ def planned(
             moment = max(moment, known[-count] + per)
         known.append(moment)
         later.append(moment)
-    return replace(starts, planned=tuple([*ahead, *later][-count:])), [*[now] * number, *later]
+    starts = replace(starts, planned=tuple([*ahead, *later][-count:]), per=per)
+    return starts, [*[now] * number, *later]
 
 
 def body_of(starts: Starts) -> Payload:
     """Return the body of the record that keeps starts: of each list one number, then the gaps."""
-    return json.dumps([_gaps(starts.made), _gaps(starts.planned)], separators=(",", ":"))
+    body = [_gaps(starts.made), _gaps(starts.planned), starts.per // _MILLI]
+    return json.dumps(body, separators=(",", ":"))
 
 
 def starts_of(body: Payload | None) -> Starts:
     """Return the starts that a record keeps."""
     if body is None:
         return Starts()
-    made, ahead = json.loads(body)
-    return Starts(made=_moments(made), planned=_moments(ahead))
+    made, ahead, per = json.loads(body)
+    return Starts(made=_moments(made), planned=_moments(ahead), per=per * _MILLI)
 
 
 def _gaps(moments: Sequence[datetime]) -> list[int]:

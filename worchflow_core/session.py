@@ -19,6 +19,7 @@ from worchflow_core.heart import Heart
 from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Beat, RunningExecution, Worker, WorkerState
+from worchflow_core.notebook import Notebook
 from worchflow_core.origin import own_origin
 from worchflow_core.plugins import Plugins
 from worchflow_core.running import Running
@@ -73,6 +74,7 @@ class Session:
             steps=ThreadPool(max(32, settings.concurrency), "step"),
             resources=resources,
             admission=Admission(journal, registry),
+            notebook=Notebook(journal.store.records),
         )
         self._running = Running(self._around, registry)
         self._claimer = Claimer(self.id, registry, self._around, self._running)
@@ -137,6 +139,7 @@ class Session:
         """Register, work, and leave in good order; end early when declared dead."""
         if not await self._register():
             return
+        self._around.notebook.attach(asyncio.get_running_loop())
         self._heart.start()
         self._heart.hurry()  # so that others soon read that it runs
         told = self._describe()
@@ -178,6 +181,7 @@ class Session:
         if not self.is_lost:
             running.stop(Released("the grace is over"), now=True)
         await running.wait_idle(3.0 if self._stop_now.is_set() else 10.0)
+        await self._around.notebook.drain()
         self._state = WorkerState.STOPPED
         await self._heart.stop()
         if not self.is_lost:

@@ -49,5 +49,9 @@ class TimedOut(ControlSignal):
     """The execution passed its deadline."""
 
 
+class Undoing(ControlSignal):
+    """The execution is being undone: no step may begin any more."""
+
+
 class Released(ControlSignal):
     """The worker is leaving; stop at this step boundary and give the execution back."""

@@ -71,6 +71,29 @@ class StepFacts(Protocol):
         Pass it to payment providers and the like. Outside a step it raises `RuntimeError`.
         """
 
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the execution is, for `worchflow show` and the dashboard.
+
+        Cheap, and no durable work: the newest is written about once a second. It may be called
+        anywhere, in the code of a step too, and from threads.
+
+        Args:
+            done: how much is done, 0 or more.
+            total: of how much; None where that is not known.
+            note: a word on what it is at.
+
+        Raises:
+            InvalidInput: these are no such numbers.
+        """
+
+    def log(self, text: str, **fields: Any) -> None:
+        """Keep a line for people to read beside the execution; as cheap as `progress`.
+
+        The newest 200 lines, at most 64 KiB, are kept as long as the execution. What is said
+        while a replay meets its stored steps again is not repeated. Long text is cut, and fields
+        that are no JSON become their text.
+        """
+
 
 class Step(StepFacts, Protocol):
     """The `step` of an `async def` function."""
@@ -87,6 +110,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> Awaitable[T]: ...
 
     @overload
@@ -101,6 +125,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> Awaitable[T]: ...
 
     def run(  # type: ignore[misc]
@@ -114,6 +139,7 @@ class Step(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Run `fn(*args)` once and store its result; later attempts get the stored result.
 
@@ -133,6 +159,8 @@ class Step(StepFacts, Protocol):
             timeout: how long one run of it may take; then it fails with `StepTimeout`.
             once: never begin it twice: if it was begun and nobody knows how it ended,
                 `StepOutcomeUnknown` is raised instead.
+            undo: takes the step's result and takes back its effect, should the execution fail
+                for good later; the undos of all steps run last first, each recorded.
 
         Raises:
             NotSerializable: the result does not survive JSON and its type; fails for good.
@@ -256,6 +284,7 @@ class BlockingStep(StepFacts, Protocol):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[T], Any] | None = None,
     ) -> T:
         """Run `fn(*args)` once in this thread and store its result; see `Step.run`."""
 

@@ -10,7 +10,6 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -31,13 +30,14 @@ from worchflow_core.errors import (
 from worchflow_core.failures import failure_of, is_final, message_of
 from worchflow_core.identities import DEADLINE, Identities, Slot, StepCall
 from worchflow_core.models import Execution, Payload, StepRecord, StepStatus, StepTry
+from worchflow_core.notebook import Notebook
 from worchflow_core.plugins import Plugins
 from worchflow_core.retries import make_retry_policy
-from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend, Undoing
+from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
-
-running_step: ContextVar[tuple[str, str] | None] = ContextVar("worchflow_step", default=None)
-"""(execution id, step id) of the step whose code is running here."""
+from worchflow_core.steprecords import recorded_step
+from worchflow_core.undos import Undo, reason_of
 
 
 class StepBook:
@@ -55,8 +55,11 @@ class StepBook:
         exhausted: the error of a step whose own retries are used up.
         current: the title of the step that began last and still runs, for people.
         branches: which of its branches are at work.
-        watches, children: what this attempt waits for, to be looked at once more afterwards.
+        watches, children: what it waits for, to be looked at once more afterwards.
+        speaker: what it says of itself for people.
         drift: what becomes of stored steps that no longer fit.
+        undos: what takes back the steps that this attempt has met, by step id.
+        frozen: what a step that is not recorded raises: nothing new may begin; None lets it.
         looking, taken: the events that waits of this execution have received.
         pending: steps that were called and not yet awaited, by id.
     """
@@ -70,6 +73,7 @@ class StepBook:
         *,
         max_payload: int,
         max_steps: int,
+        notebook: Notebook,
         on_change: OnChange = OnChange.FAIL,
     ) -> None:
         self.execution = execution
@@ -87,6 +91,10 @@ class StepBook:
         self.watches: list[Watch] = []
         self.children: set[str] = set()
         self.branches = Branches()
+        self.undos: dict[str, Undo] = {}
+        self.frozen: ControlSignal | None = None
+        if reason_of(recorded) is not None:
+            self.frozen = Undoing("the execution is being undone")
         self.looking = asyncio.Lock()
         self.taken = {
             str(json.loads(step.result or "{}").get("event"))
@@ -95,6 +103,7 @@ class StepBook:
         }
         self.clock = clock
         self.plugins = plugins
+        self.speaker = Speaker(execution, recorded, notebook, clock)
         self._max_payload = max_payload
         self._max_steps = max_steps
         self._identities = Identities()
@@ -113,6 +122,7 @@ class StepBook:
         retry_delay: Duration | None,
         timeout: Duration | None,
         once: bool,
+        undo: Callable[[Any], Any] | None = None,
     ) -> StepCall:
         """Fix the identity of a step at the moment it is called.
 
@@ -130,6 +140,11 @@ class StepBook:
                 f"step {title!r} was given {type(code).__name__} instead of a function; write "
                 "step.run(title, fn, arg) without calling fn"
             )
+        if undo is not None and not callable(undo):
+            raise InvalidInput(
+                f"step {title!r}: undo is {type(undo).__name__}; give a function that takes the "
+                "step's result"
+            )
         slot = self.enter(title, key)
         policy = None
         if retries is not None or retry_delay is not None:
@@ -143,6 +158,7 @@ class StepBook:
                 f"the stored result of step {title!r} no longer fits the code, and it is to run "
                 "once; give it a type that takes both"
             )
+        self._check_frozen(fitting.step_id)
         return StepCall(
             step_id=fitting.step_id,
             title=title,
@@ -153,6 +169,7 @@ class StepBook:
             policy=policy,
             timeout=span,
             once=once,
+            undo=undo,
         )
 
     def enter(self, title: str, key: str | None, kind: str = "run") -> Slot:
@@ -177,7 +194,19 @@ class StepBook:
                 f"more than {self._max_steps:,} steps in one execution (WORCHFLOW_MAX_STEPS); "
                 "split the work into executions of their own"
             )
+        self._check_frozen(slot.step_id)
+        self.speaker.met(slot.step_id)
         return self.drift.placed(slot, key, kind) if slot.step_id in self.recorded else slot
+
+    def _check_frozen(self, step_id: str) -> None:
+        if self.frozen is not None and step_id not in self.recorded:
+            self.stop(self.frozen)
+            self.check()
+
+    @property
+    def is_undoing(self) -> bool:
+        """Whether the execution is being undone."""
+        return isinstance(self.frozen, Undoing)
 
     # --- signals --------------------------------------------------------------------------------
 
@@ -195,6 +224,10 @@ class StepBook:
 
     def pause(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that the only branch has to wait, and return what it is to raise."""
+        if self.frozen is not None:  # nothing is waited for any more
+            self.stop(self.frozen)
+            self.was_raised = True
+            return self.frozen
         self.pauses.append(signal)
         self.stop(signal)
         self.was_raised = True
@@ -202,6 +235,8 @@ class StepBook:
 
     async def hold(self, signal: Suspend | StepBackoff) -> ControlSignal:
         """Note that a branch has to wait, and return what it is to raise once all others do too."""
+        if self.frozen is not None:
+            return self.pause(signal)
         self.pauses.append(signal)
         try:
             await self.branches.until_idle()
@@ -235,7 +270,7 @@ class StepBook:
     # --- replay ---------------------------------------------------------------------------------
 
     def is_recorded(self, call: StepCall) -> bool:
-        """Return whether a result of this step, or its start, is in the store."""
+        """Return whether its result, or its start, is in the store."""
         return call.step_id in self.recorded
 
     def replay(self, call: StepCall) -> Any:
@@ -256,7 +291,15 @@ class StepBook:
         value = self.decode(call, stands)
         if self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
+        self.done(call, value)
         return value
+
+    def done(self, call: StepCall, value: Any) -> None:
+        """Note what takes a step back that is recorded, if anything does."""
+        if call.undo is not None:
+            self.undos[call.step_id] = Undo(
+                Slot(call.step_id, call.title, call.seq), call.undo, value
+            )
 
     def decode(self, call: StepCall, stands: StepRecord) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""
@@ -281,56 +324,26 @@ class StepBook:
 
     def record_of(self, call: StepCall, payload: Payload, started_at: datetime) -> StepRecord:
         """Return the record of a step that ran."""
-        return self._record(call, StepStatus.COMPLETED, payload, started_at, self.clock.now())
+        return recorded_step(
+            self.execution, call, result=payload, started_at=started_at, ended_at=self.clock.now()
+        )
 
     def start_of(self, call: StepCall, started_at: datetime) -> StepRecord:
         """Return the record that a `once` step is about to begin."""
-        return self._record(call, StepStatus.STARTED, None, started_at, None)
+        return recorded_step(
+            self.execution, call, status=StepStatus.STARTED, started_at=started_at, ended_at=None
+        )
 
     def fact(self, slot: Slot, kind: str, payload: Payload, ends: datetime | None) -> StepRecord:
         """Return the record of a step of another kind; `ends` may lie ahead, as of a sleep."""
         now = self.clock.now()
-        execution = self.execution
-        return StepRecord(
-            execution_id=execution.id,
-            step_id=slot.step_id,
-            title=slot.title,
-            kind=kind,
-            result=payload,
-            seq=slot.seq,
-            fence=execution.fence,
-            attempt=execution.failed_attempts + 1,
-            started_at=now,
-            ended_at=ends or now,
-            execution_created_at=execution.created_at,
+        return recorded_step(
+            self.execution, slot, kind=kind, result=payload, started_at=now, ended_at=ends or now
         )
 
     def encode(self, call: StepCall, value: Any) -> tuple[Payload, Any]:
         """Return a step's result as JSON text, and as every later attempt will see it."""
         return call.codec.encode(value, limit=self._max_payload)
-
-    def _record(
-        self,
-        call: StepCall,
-        status: StepStatus,
-        payload: Payload | None,
-        started_at: datetime,
-        ended_at: datetime | None,
-    ) -> StepRecord:
-        execution = self.execution
-        return StepRecord(
-            execution_id=execution.id,
-            step_id=call.step_id,
-            title=call.title,
-            status=status,
-            result=payload,
-            seq=call.seq,
-            fence=execution.fence,
-            attempt=execution.failed_attempts + 1,
-            started_at=started_at,
-            ended_at=ended_at,
-            execution_created_at=execution.created_at,
-        )
 
     # --- failures -------------------------------------------------------------------------------
 

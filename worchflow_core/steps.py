@@ -25,8 +25,9 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import StepRecord
 from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspend
+from worchflow_core.speaker import running_step
 from worchflow_core.step import Watch
-from worchflow_core.stepbook import StepBook, running_step, wrapped
+from worchflow_core.stepbook import StepBook, wrapped
 from worchflow_core.threads import ThreadPool
 
 _Answer = tuple[Any, BaseException | None]
@@ -56,6 +57,14 @@ class StepFactsOf:
             raise RuntimeError("step.idempotency_key is for use inside a step's code")
         return f"{inside[0]}:{inside[1]}"
 
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the execution is; see `StepFacts.progress`."""
+        self._book.speaker.progress(done, total, note)
+
+    def log(self, text: str, **fields: Any) -> None:
+        """Say something for people to read; see `StepFacts.log`."""
+        self._book.speaker.log(text, fields)
+
 
 class Steps(StepFactsOf):
     """Run steps for one attempt of an async function; see `worchflow_core.step.Step`."""
@@ -73,7 +82,7 @@ class Steps(StepFactsOf):
         self._journal = journal
         self._lease = lease
         self._pool = pool
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.Future[_Answer]] = {}
         self._is_aborted = False
 
     def run(
@@ -87,6 +96,7 @@ class Steps(StepFactsOf):
         retry_delay: Duration | None = None,
         timeout: Duration | None = None,
         once: bool = False,
+        undo: Callable[[Any], Any] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Fix the step's identity now; run or replay it when awaited."""
         call = self._book.call(
@@ -99,6 +109,7 @@ class Steps(StepFactsOf):
             retry_delay=retry_delay,
             timeout=timeout,
             once=once,
+            undo=undo,
         )
         performing = self._perform(call)
         self._book.pending[call.step_id] = (title, performing)
@@ -227,10 +238,13 @@ class Steps(StepFactsOf):
     async def abort(self) -> None:
         """Cancel the steps still running; nothing of them is recorded."""
         self._is_aborted = True
-        for task in self._tasks:
+        left = dict(self._tasks)
+        for task in left:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+        for answer in left.values():
+            answer.cancel()  # a task that was cancelled before it began has told nobody
 
     async def _perform(self, call: StepCall) -> Any:
         book = self._book
@@ -244,7 +258,7 @@ class Steps(StepFactsOf):
             # It answers into a future, which may be cancelled: `shield` takes twice the turns.
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[_Answer] = loop.create_future()
-            self._tasks.add(loop.create_task(self._answer(call, answer)))
+            self._tasks[loop.create_task(self._answer(call, answer))] = answer
             value, error = await answer
         finally:
             book.branches.done()
@@ -262,13 +276,13 @@ class Steps(StepFactsOf):
             answer.cancel()  # does nothing to one that was answered
             task = asyncio.current_task()
             assert task is not None
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
 
     async def _execute(self, call: StepCall) -> _Answer:
         """Run, record and answer; every error is returned, so that none is lost or logged twice."""
         book = self._book
         started_at = book.clock.now()
-        running_step.set((book.execution.id, call.step_id))
+        running_step.set((book.execution.id, call.step_id, call.title))
         book.current = call.title
         try:
             if call.once:
@@ -286,7 +300,9 @@ class Steps(StepFactsOf):
                 raise WorchflowError(f"step {call.title!r} cancelled itself") from None
             stands = await self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
-            return (seen if stands.result == payload else book.decode(call, stands)), None
+            known = seen if stands.result == payload else book.decode(call, stands)
+            book.done(call, known)
+            return known, None
         except asyncio.CancelledError:
             raise
         except ControlSignal as signal:

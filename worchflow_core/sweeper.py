@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from worchflow_core import transitions
+from worchflow_core import holding, transitions
 from worchflow_core.admission import Admission
 from worchflow_core.errors import StoreUnavailable
 from worchflow_core.forking import abandon, is_half_made
@@ -34,6 +34,7 @@ from worchflow_core.models import (
     WorkerState,
 )
 from worchflow_core.origin import is_gone
+from worchflow_core.pauses import open_functions, paused
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.rules import is_claimable
 from worchflow_core.settings import Settings
@@ -44,6 +45,7 @@ _PAGE = 1000
 _HINT_INTERVAL = 0.75
 _RETENTION_INTERVAL = 60.0
 _EVENTS_INTERVAL = 3600.0
+_TIDY_INTERVAL = 600.0
 _DEAD_KEPT = timedelta(days=1)
 _WAITERS = (Status.WAITING, Status.RETRYING)  # the latter where another branch backs off
 _LOOKED_WITHIN = timedelta(seconds=2)
@@ -89,8 +91,8 @@ class Sweeper:
             group.create_task(self._repeat(interval, self.repair))
             group.create_task(self._repeat(min(_RETENTION_INTERVAL, interval * 12), self.retain))
             group.create_task(self._repeat(_EVENTS_INTERVAL, self.forget_events))
-            if self._registry.has_flow:
-                group.create_task(self._repeat(interval, self._admission.tend))
+            group.create_task(self._repeat(interval, self._admission.tend))
+            group.create_task(self._repeat(_TIDY_INTERVAL, self._admission.tidy))
             if self._journal.queue.keeps_hints:
                 group.create_task(self._repeat(min(_HINT_INTERVAL, interval), self.hint_due))
                 group.create_task(self._repeat(interval, self.hint_lost))
@@ -187,24 +189,31 @@ class Sweeper:
     async def _owned(self, operator: Operator, owners: Collection[str]) -> Sequence[Execution]:
         return await self._find(Condition("owner", operator, tuple(owners)))
 
-    async def _release(self, lost: Collection[Execution]) -> None:
+    async def _release(self, lost: Sequence[Execution]) -> None:
         if not lost:
             return
         steps = await self._store.steps([item.id for item in lost])
+        unbegun = await self._admission.unbegun(lost)
         now = self._clock.now()
+        has_hint = self._journal.queue.keeps_hints
         pairs: list[tuple[Execution, Change]] = []
         for item in lost:
+            if item.id in unbegun:
+                change = holding.release_unbegun(item, now=now, has_hint=has_hint)
+                pairs.append((item, change))
+                continue
             grown = any(step.fence == item.fence for step in steps.get(item.id, ()))
             change = transitions.release_crashed(
                 item,
                 now=now,
                 max_crashes=self._settings.max_crashes,
                 has_grown=grown,
-                has_hint=self._journal.queue.keeps_hints,
+                has_hint=has_hint,
                 has_handler=has_followers(item, Status.FAILED, self._registry),
             )
             pairs.append((item, change))
         released = await self._journal.update(pairs, point="after_requeue")
+        await asyncio.gather(*(self._admission.leave(after) for _, after in released))
         if released:
             count = len(released)
             logger.warning("released %d execution%s of dead workers", count, "s" * (count != 1))
@@ -215,18 +224,17 @@ class Sweeper:
             Condition("deadline_at", Operator.BEFORE, now),
             Condition("status", Operator.IN, tuple(CLAIMABLE)),
         )
-        pairs = [
-            (
-                item,
-                transitions.expire(
-                    item,
-                    now=now,
-                    has_handler=has_followers(item, Status.FAILED, self._registry),
-                ),
-            )
-            for item in found
-            if item.owner is None
-        ]
+        unowned = [item for item in found if item.owner is None]
+        steps = await self._store.steps([item.id for item in unowned if item.fence])
+        pairs = []
+        for item in unowned:
+            if any(step.kind == "run" for step in steps.get(item.id, ())):
+                # What it did may have to be undone, which takes its code: a worker ends it.
+                if item.due_at is not None and item.due_at > now:
+                    pairs.append((item, transitions.wake(item, now=now)))
+                continue
+            has_handler = has_followers(item, Status.FAILED, self._registry)
+            pairs.append((item, transitions.expire(item, now=now, has_handler=has_handler)))
         await self._journal.update(pairs)
 
     async def _cancel(self) -> None:
@@ -351,13 +359,14 @@ class Sweeper:
         await self._journal.update(pairs, point="after_hint_mark", hinted=functions)
 
     async def _live_functions(self, now: datetime) -> Collection[str]:
-        """Return the functions that a worker whose lease has not ended can run."""
+        """Return the functions that a worker whose lease has not ended can run, and may."""
+        pauses = await paused(self._store.records)
         return {
             function
             for worker in await self._store.workers()
             if worker.state is not WorkerState.DEAD
             and (worker.lease_until is None or worker.lease_until >= now)
-            for function in worker.functions
+            for function in open_functions(worker.functions, pauses)
         }
 
     # --- retention ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from worchflow_core.models import (
     Status,
     StepTry,
 )
+from worchflow_core.stages import Stage
 
 UNTIL_WOKEN = timedelta(days=36500)
 """Ahead lies the due time of an execution that only an event wakes: a missing one means now."""
@@ -239,7 +240,7 @@ def reopen(execution: Execution, *, now: datetime) -> Change:
             "cancel_requested_at": None,
             "handlers_due": False,
             "waits": (),
-            "gates_passed": 0,
+            "gates_passed": Stage.DROPPING,  # somebody wants it: it is not dropped again
         },
     )
 
@@ -339,6 +340,7 @@ def reopen_claimed(execution: Execution) -> Change:
             "deadline_at": None,
             "handlers_due": False,
             "waits": (),
+            "gates_passed": Stage.DROPPING,
         },
     )
 

@@ -255,6 +255,8 @@ def failure_to_wire(failure: Failure) -> dict[str, Any]:
         document["traceback"] = failure.traceback
     if failure.cause is not None:
         document["cause"] = failure_to_wire(failure.cause)
+    if failure.undone:
+        document["undone"] = failure.undone
     return document
 
 
@@ -267,6 +269,7 @@ def failure_from_wire(document: Mapping[str, Any]) -> Failure:
         traceback=document.get("traceback"),
         cause=failure_from_wire(cause) if cause else None,
         reason=str(document.get("reason") or "error"),
+        undone=_whole(document.get("undone")),
     )
 
 

@@ -30,9 +30,26 @@ from worchflow_core import lines as line_records
 from .support import run, until, working
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{uuid4().hex}" if request.param == "memory" else f"sqlite:///{tmp_path}/w.db"
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("mongo", marks=pytest.mark.servers),
+        pytest.param("servers", marks=pytest.mark.servers),
+    ]
+)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Where a worker keeps everything: each store, and MongoDB with a queue in Redis."""
+    plugins = "dashboard,logs,sample-audit,sample-panel"
+    if request.param == "memory":
+        return {"url": f"memory://{uuid4().hex}"}
+    if request.param == "sqlite":
+        return {"url": f"sqlite:///{tmp_path}/w.db", "disabled_plugins": plugins}
+    found = {"url": request.getfixturevalue("mongodb_url"), "disabled_plugins": plugins}
+    if request.param == "servers":
+        redis = request.getfixturevalue("redis_url")
+        found |= {"queue_url": redis, "step_cache_url": redis, "prefix": f"w{uuid4().hex}"}
+    return found
 
 
 class Meter:
@@ -53,14 +70,11 @@ class Meter:
             self.now[name] -= 1
 
 
-PLUGINS = "dashboard,logs,mongo,redis,sample-audit,sample-panel"
-
-
 async def lines_left(app: Any) -> list[Any]:
     return list(await app.journal.store.records.scan(line_records.KIND))
 
 
-def test_no_more_run_at_once_than_the_limit_says(url: str) -> None:
+def test_no_more_run_at_once_than_the_limit_says(place: dict[str, Any]) -> None:
     meter = Meter()
 
     @function(concurrency=Limit(3))
@@ -68,7 +82,7 @@ def test_no_more_run_at_once_than_the_limit_says(url: str) -> None:
         await step.run("Work", meter.work)
 
     async def main() -> None:
-        async with working(limited, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(limited, **place) as app:
             handles = await app.client.send_many([Send(function=limited) for _ in range(40)])
             for handle in handles:
                 await handle.result(30)
@@ -84,7 +98,7 @@ def test_no_more_run_at_once_than_the_limit_says(url: str) -> None:
     run(main())
 
 
-def test_each_value_of_a_key_has_places_of_its_own(url: str) -> None:
+def test_each_value_of_a_key_has_places_of_its_own(place: dict[str, Any]) -> None:
     meter = Meter()
 
     @function(concurrency=Limit(2, key="data.tenant"))
@@ -92,7 +106,7 @@ def test_each_value_of_a_key_has_places_of_its_own(url: str) -> None:
         await meter.work(event.data["tenant"], 0.03)
 
     async def main() -> None:
-        async with working(limited, url=url, disabled_plugins=PLUGINS, concurrency=20) as app:
+        async with working(limited, **place, concurrency=20) as app:
             sends = [
                 Send(function=limited, data={"tenant": tenant})
                 for tenant in "abc"
@@ -106,7 +120,7 @@ def test_each_value_of_a_key_has_places_of_its_own(url: str) -> None:
     run(main())
 
 
-def test_a_function_at_its_limit_never_blocks_others(url: str) -> None:
+def test_a_function_at_its_limit_never_blocks_others(place: dict[str, Any]) -> None:
     gate = asyncio.Event()
 
     @function(concurrency=1)
@@ -118,7 +132,7 @@ def test_a_function_at_its_limit_never_blocks_others(url: str) -> None:
         return "done"
 
     async def main() -> None:
-        async with working(slow, quick, url=url, disabled_plugins=PLUGINS, concurrency=2) as app:
+        async with working(slow, quick, **place, concurrency=2) as app:
             stuck = await app.client.send_many([Send(function=slow) for _ in range(50)])
             handle = await app.client.send(quick, None)
             assert await handle.result(20) == "done"
@@ -129,7 +143,7 @@ def test_a_function_at_its_limit_never_blocks_others(url: str) -> None:
     run(main())
 
 
-def test_tenants_take_turns(url: str) -> None:
+def test_tenants_take_turns(place: dict[str, Any]) -> None:
     meter = Meter()
 
     @function(concurrency=Limit(1, fair_by="data.tenant"))
@@ -137,7 +151,7 @@ def test_tenants_take_turns(url: str) -> None:
         await meter.work(event.data["tenant"])
 
     async def main() -> None:
-        async with working(limited, url=url, disabled_plugins=PLUGINS, concurrency=50) as app:
+        async with working(limited, **place, concurrency=50) as app:
             large = await app.client.send_many(
                 [Send(function=limited, data={"tenant": "large"}) for _ in range(20)]
             )
@@ -152,14 +166,14 @@ def test_tenants_take_turns(url: str) -> None:
     run(main())
 
 
-def test_a_sleeper_lets_another_have_its_place(url: str) -> None:
+def test_a_sleeper_lets_another_have_its_place(place: dict[str, Any]) -> None:
     @function(concurrency=1)
     async def sleeper(event: Event[Any], step: Step) -> str:
         await step.sleep("Nap", 2 if event.data else 0)
         return "awake"
 
     async def main() -> None:
-        async with working(sleeper, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(sleeper, **place) as app:
             first = await app.client.send(sleeper, True)
             await until(lambda: status_is(first, Status.SLEEPING))
             second = await app.client.send(sleeper, False)
@@ -173,7 +187,7 @@ async def status_is(handle: Any, status: Status) -> bool:
     return (await handle.get()).status is status
 
 
-def test_what_comes_faster_than_a_rate_limit_is_turned_away(url: str) -> None:
+def test_what_comes_faster_than_a_rate_limit_is_turned_away(place: dict[str, Any]) -> None:
     ran = []
 
     @function(rate_limit=Rate(3, "1h", key="data"))
@@ -181,7 +195,7 @@ def test_what_comes_faster_than_a_rate_limit_is_turned_away(url: str) -> None:
         ran.append(event.data)
 
     async def main() -> None:
-        async with working(limited, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(limited, **place) as app:
             sends = [Send(function=limited, data=key) for key in ("a", "b") for _ in range(5)]
             handles = await app.client.send_many(sends)
             outcomes: Counter[str] = Counter()
@@ -194,13 +208,13 @@ def test_what_comes_faster_than_a_rate_limit_is_turned_away(url: str) -> None:
     run(main())
 
 
-def test_what_comes_faster_than_a_throttle_starts_later(url: str) -> None:
+def test_what_comes_faster_than_a_throttle_starts_later(place: dict[str, Any]) -> None:
     @function(throttle=Rate(2, "300ms"))
     async def throttled(event: Event[Any], step: Step) -> float:
         return asyncio.get_running_loop().time()
 
     async def main() -> None:
-        async with working(throttled, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(throttled, **place) as app:
             handles = await app.client.send_many([Send(function=throttled) for _ in range(7)])
             starts = sorted([await handle.result(30) for handle in handles])
             for early, late in zip(starts, starts[2:], strict=False):
@@ -209,7 +223,7 @@ def test_what_comes_faster_than_a_throttle_starts_later(url: str) -> None:
     run(main())
 
 
-def test_of_a_burst_only_the_last_runs(url: str) -> None:
+def test_of_a_burst_only_the_last_runs(place: dict[str, Any]) -> None:
     ran = []
 
     @function(debounce=Debounce("400ms", key="data.id"))
@@ -218,7 +232,7 @@ def test_of_a_burst_only_the_last_runs(url: str) -> None:
         return int(event.data["n"])
 
     async def main() -> None:
-        async with working(debounced, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(debounced, **place) as app:
             handles = []
             for number in range(5):
                 handles.append(await app.client.send(debounced, {"id": 1, "n": number}))
@@ -238,7 +252,7 @@ def test_of_a_burst_only_the_last_runs(url: str) -> None:
     run(main())
 
 
-def test_a_batch_runs_once_for_all_of_its_events(url: str) -> None:
+def test_a_batch_runs_once_for_all_of_its_events(place: dict[str, Any]) -> None:
     ran: list[list[int]] = []
 
     @function(batch=Batch(4, "500ms"))
@@ -247,7 +261,7 @@ def test_a_batch_runs_once_for_all_of_its_events(url: str) -> None:
         return len(event.batch)
 
     async def main() -> None:
-        async with working(batched, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(batched, **place) as app:
             sends = [Send(function=batched, data=number) for number in range(10)]
             handles = await app.client.send_many(sends)
             sizes = [await handle.result(30) for handle in handles]
@@ -257,14 +271,14 @@ def test_a_batch_runs_once_for_all_of_its_events(url: str) -> None:
     run(main())
 
 
-def test_a_batch_that_fails_fails_for_all(url: str) -> None:
+def test_a_batch_that_fails_fails_for_all(place: dict[str, Any]) -> None:
     @function(batch=Batch(3, "10s"), retries=1, retry_delay=0)
     async def batched(event: Event[int], step: Step) -> int:
         assert len(event.batch) == 3
         raise ValueError("no")
 
     async def main() -> None:
-        async with working(batched, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(batched, **place) as app:
             handles = await app.client.send_many([Send(function=batched, data=1) for _ in range(3)])
             for handle in handles:
                 with pytest.raises(ExecutionFailed, match="no"):
@@ -274,7 +288,7 @@ def test_a_batch_that_fails_fails_for_all(url: str) -> None:
 
 
 @pytest.mark.parametrize("choice", ["skip", "cancel", "queue"])
-def test_one_at_a_time(url: str, choice: str) -> None:
+def test_one_at_a_time(place: dict[str, Any], choice: str) -> None:
     meter = Meter()
 
     @function(singleton=Singleton(choice, key="data"), retries=0)
@@ -284,7 +298,7 @@ def test_one_at_a_time(url: str, choice: str) -> None:
         return event.id
 
     async def main() -> None:
-        async with working(single, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(single, **place) as app:
             first = await app.client.send(single, "a")
             await until(lambda: status_is(first, Status.SLEEPING))
             second = await app.client.send(single, "a")
@@ -305,7 +319,7 @@ def test_one_at_a_time(url: str, choice: str) -> None:
     run(main())
 
 
-def test_an_event_with_the_same_key_runs_only_once(url: str) -> None:
+def test_an_event_with_the_same_key_runs_only_once(place: dict[str, Any]) -> None:
     ran = []
 
     @function(unique=Unique("data.order", window="1h"))
@@ -313,7 +327,7 @@ def test_an_event_with_the_same_key_runs_only_once(url: str) -> None:
         ran.append(event.data["order"])
 
     async def main() -> None:
-        async with working(taken, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(taken, **place) as app:
             first = await app.client.send(taken, {"order": 1})
             await first.result(30)
             for order, is_new in ((1, False), (2, True), (1, False)):
@@ -330,14 +344,14 @@ def test_an_event_with_the_same_key_runs_only_once(url: str) -> None:
     run(main())
 
 
-def test_while_one_is_active_its_double_is_turned_away(url: str) -> None:
+def test_while_one_is_active_its_double_is_turned_away(place: dict[str, Any]) -> None:
     @function(unique="data")
     async def taken(event: Event[Any], step: Step) -> str:
         await step.sleep("Nap", "1.1s")
         return "done"
 
     async def main() -> None:
-        async with working(taken, url=url, disabled_plugins=PLUGINS) as app:
+        async with working(taken, **place) as app:
             first = await app.client.send(taken, 1)
             await until(lambda: status_is(first, Status.SLEEPING))
             second = await app.client.send(taken, 1)

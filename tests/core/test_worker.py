@@ -23,6 +23,8 @@ from worchflow_core import (
     WorkerState,
     function,
 )
+from worchflow_core.attempt import Attempt
+from worchflow_core.signals import Cancelled
 
 
 @function
@@ -346,7 +348,73 @@ def test_worker_stopped_while_its_first_beat_goes_unanswered_leaves_no_record() 
     run(main())
 
 
+def test_the_next_begin_while_the_last_are_settled_but_never_more_than_twice_as_many() -> None:
+    async def main() -> None:
+        begun = 0
+
+        @function
+        async def counted(event: Event[Any], step: Step) -> None:
+            nonlocal begun
+            begun += 1
+
+        async with application(counted, concurrency=2) as app:
+            is_open = asyncio.Event()
+            update = app.journal.store.update
+
+            async def slow(changes: Any) -> Any:
+                await is_open.wait()
+                return await update(changes)
+
+            app.journal.store.update = slow  # type: ignore[method-assign]
+            handles = [await app.client.send(counted, None) for _ in range(9)]
+            async with worker_of(app):
+                await until(lambda: begun >= 4)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert begun == 4
+                is_open.set()
+                for handle in handles:
+                    assert (await app.client.wait(handle.id, timeout=10)).attempts
+            assert begun == 9
+
+    run(main())
+
+
 # --- cancelling -----------------------------------------------------------------------------------
+
+
+def test_a_step_that_was_called_as_the_cancel_came_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[Attempt] = []
+    attempt_run = Attempt.run
+
+    async def kept(self: Attempt) -> Any:
+        attempts.append(self)
+        return await attempt_run(self)
+
+    monkeypatch.setattr(Attempt, "run", kept)
+
+    async def main() -> None:
+        branches: list[asyncio.Task[Any]] = []
+
+        @function
+        async def branching(event: Event[Any], step: Step) -> None:
+            # Next in the loop's queue: the step's call, the cancel, and this function's end. The
+            # task that is to run the step's code comes after them.
+            branches.append(asyncio.create_task(asyncio.wait_for(step.run("Work", int), None)))
+            signal = Cancelled("somebody asked to")
+            asyncio.get_running_loop().call_soon(lambda: attempts[0].stop(signal, now=True))
+            await asyncio.sleep(0)
+
+        async with application(branching) as app, worker_of(app):
+            handle = await app.client.send(branching, None)
+            ended = await app.client.wait(handle.id, timeout=20)
+            assert ended.status is Status.CANCELLED
+            await until(lambda: branches[0].done())
+            assert branches[0].cancelled()
+
+    run(main())
 
 
 def test_cancel_ends_what_waits_at_once_and_what_runs_soon() -> None:

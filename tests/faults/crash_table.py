@@ -70,6 +70,10 @@ class Row:
     delays: tuple[float, ...] = field(default=(0.0,))
 
 
+BOOK: dict[str, object] = {"do": "book"}
+"""Can be undone, and is when a later step fails for good."""
+FAILS: dict[str, object] = {"do": "fail", "times": 9}
+UNDONE = {"1-book": 1, "2-fail": 1, "undo-1-book": 1}
 ONCE = {"1-act": 1, "2-act": 1}
 CRASHED = ("crashed", "completed")
 NAP: dict[str, object] = {"do": "nap", "seconds": 1.5}
@@ -184,6 +188,45 @@ ROWS = (
         outcomes=("failed",),
     ),
     Row(
+        gap="begin of undoing / first undo",
+        point="after_undoing",
+        left=Status.PROCESSING,
+        stored=2,
+        steps=(BOOK, FAILS),
+        function="play-followed",
+        follower="on_failure",
+        ends=Status.FAILED,
+        repaired_by="the sweeper: its owner's lease ends; it is undone all the same",
+        runs=UNDONE,
+        outcomes=("crashed", "failed"),
+    ),
+    Row(
+        gap="undo / its record",
+        point="before_step_insert:3",
+        left=Status.PROCESSING,
+        stored=2,
+        steps=(BOOK, FAILS),
+        function="play-followed",
+        follower="on_failure",
+        ends=Status.FAILED,
+        repaired_by="the sweeper: its owner's lease ends; that undo runs again",
+        runs={**UNDONE, "undo-1-book": 2},
+        outcomes=("crashed", "failed"),
+    ),
+    Row(
+        gap="undo's record / fail",
+        point="after_step_insert:3",
+        left=Status.PROCESSING,
+        stored=3,
+        steps=(BOOK, FAILS),
+        function="play-followed",
+        follower="on_failure",
+        ends=Status.FAILED,
+        repaired_by="the sweeper: its owner's lease ends; no undo runs again",
+        runs=UNDONE,
+        outcomes=("crashed", "failed"),
+    ),
+    Row(
         gap="retry / anything",
         point="after_retry",
         left=Status.RETRYING,
@@ -280,7 +323,7 @@ ROWS = (
         runs={"1-act": 1, "3-act": 1},
         outcomes=("completed",),
     ),
-    Row(
+    Row(  # F57
         gap="child insert / suspend",
         point="after_insert",
         left=Status.PROCESSING,

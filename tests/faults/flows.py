@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,11 @@ def _starve() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def take_back(execution: str, title: str, value: str) -> None:
+    """Undo a step, and leave a trace of it."""
+    note("ran", execution, f"undo-{title}", value)
+
+
 async def act(execution: str, title: str, spec: dict[str, Any], attempt: int) -> str:
     """Leave a trace and do what `spec` says; return a value that no other run returns."""
     value = _start(execution, title)
@@ -214,7 +220,7 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
             case "await":
                 await step.wait_for_event(title, spec["event"])
             case "invoke":
-                await step.invoke(title, "follow-up", {})
+                await step.invoke(title, "follow-up", {"seconds": 0.5})
             case "await-told":
                 waiting = step.wait_for_event(title, spec["event"])
                 telling = step.run(f"{number}-tell", tell, event.id, f"{number}-tell", spec)
@@ -225,6 +231,15 @@ async def _play(event: Event[dict[str, Any]], step: Step) -> list[str]:
                 watching = step.run(f"{number}-watch", watch, event.id, f"{number}-watch")
                 values.append((await asyncio.gather(calling, watching))[1])
                 note("saw", event.id, f"{number}-watch", values[-1])
+            case "book":
+                value = await step.run(
+                    title,
+                    partial(act, event.id, title, spec, step.attempt),
+                    returns=str,
+                    undo=partial(take_back, event.id, title),
+                )
+                note("saw", event.id, title, value)
+                values.append(value)
             case _:
                 value = await step.run(title, act, event.id, title, spec, step.attempt)
                 note("saw", event.id, title, value)
@@ -256,8 +271,10 @@ def play_plain(event: Event[dict[str, Any]], step: BlockingStep) -> list[str]:
 
 @function(id="follow-up", retries=0)
 async def follow_up(event: Event[dict[str, Any]], step: Step) -> list[str]:
-    """Follow an execution that has ended, or be invoked by one."""
-    value = await step.run("1-act", act, event.id, "1-act", {"do": "act"}, step.attempt)
+    """Follow an execution that has ended, or be invoked by one, which is to wait before it ends."""
+    seconds = event.data.get("seconds")
+    spec = {"do": "sleep", "seconds": seconds} if seconds else {"do": "act"}
+    value = await step.run("1-act", act, event.id, "1-act", spec, step.attempt)
     note("saw", event.id, "1-act", value)
     return [value]
 

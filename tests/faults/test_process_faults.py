@@ -18,7 +18,7 @@ ACT: dict[str, object] = {"do": "act"}
 
 @checked
 async def test_killed_in_mid_step(arena: Arena) -> None:
-    """Another worker completes it; only the step that was interrupted runs again."""
+    """F1: another worker completes it; only the step that was interrupted runs again."""
     doomed = arena.start("doomed")
     await arena.ready(doomed)
     execution_id = await arena.send(ACT, arena.gate(), ACT)
@@ -35,7 +35,7 @@ async def test_killed_in_mid_step(arena: Arena) -> None:
 
 @checked
 async def test_zombie(arena: Arena) -> None:
-    """A worker frozen past its lease can settle nothing when it wakes, and goes on anew."""
+    """F3: a worker frozen past its lease can settle nothing when it wakes, and goes on anew."""
     zombie = arena.start("zombie")
     before = await arena.ready(zombie)
     execution_id = await arena.send(ACT, arena.gate(), ACT)
@@ -78,7 +78,7 @@ async def test_killed_beside_a_neighbour(arena: Arena) -> None:
 
 @checked
 async def test_poison_pill(arena: Arena) -> None:
-    """What kills its worker again and again fails; what merely ran beside it is not blamed."""
+    """F5: what kills its worker again and again fails; what merely ran beside it is not blamed."""
     poison = await arena.send({"do": "die"}, function="play-followed", expect=Status.FAILED)
     # They are in the middle of a step when their worker dies the first two times.
     beside = [await arena.send(arena.gate(), ACT) for _ in range(3)]
@@ -106,7 +106,7 @@ async def _kill_workers(arena: Arena, poison: str, code: int) -> None:
 
 @checked
 async def test_blocked_event_loop(arena: Arena) -> None:
-    """Code that blocks the loop for longer than a lease keeps it, is warned of, and runs once."""
+    """F7: code that blocks the loop longer than a lease keeps it, is warned of, and runs once."""
     worker = arena.start("worker")
     before = await arena.ready(worker)
     await arena.ready(arena.start("other", concurrency=1))
@@ -123,7 +123,7 @@ async def test_blocked_event_loop(arena: Arena) -> None:
 @pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_hung_event_loop(arena: Arena) -> None:
-    """A loop that does not turn for two leases ends its process; the poison rule applies."""
+    """F8: a loop that does not turn for two leases ends its process; the poison rule applies."""
     arena.is_excused = lambda line: "has not turned" in line
     poison = await arena.send({"do": "spin"}, expect=Status.FAILED)
     await _kill_workers(arena, poison, EXIT_STALLED)
@@ -136,7 +136,7 @@ async def test_hung_event_loop(arena: Arena) -> None:
 @pytest.mark.parametrize("combination", ["sqlite"], indirect=True)  # the store has no part in it
 @checked
 async def test_out_of_memory(arena: Arena) -> None:
-    """A process that is killed for its memory is a crash like any other."""
+    """F6: a process that is killed for its memory is a crash like any other."""
     poison = await arena.send({"do": "starve"}, expect=Status.FAILED)
     await _kill_workers(arena, poison, -signal.SIGKILL)
     execution = await arena.ended_one(poison)

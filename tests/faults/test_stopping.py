@@ -17,7 +17,7 @@ ACT: dict[str, object] = {"do": "act"}
 
 @checked
 async def test_short_steps_end_within_the_grace(arena: Arena) -> None:
-    """A step that ends in time is recorded; what is left goes on elsewhere, nothing runs again."""
+    """F9: a step that ends in time is recorded; the rest goes on elsewhere, nothing runs again."""
     leaver = arena.start("leaver")
     ids = [
         await arena.send(ACT, arena.gate(), ACT, function=name) for name in ("play", "play-plain")
@@ -37,7 +37,7 @@ async def test_short_steps_end_within_the_grace(arena: Arena) -> None:
 
 @checked
 async def test_long_steps_are_given_back_at_the_end_of_the_grace(arena: Arena) -> None:
-    """The worker leaves in time, and the execution goes on elsewhere without a crash counted."""
+    """F9: the worker leaves in time; the execution goes on elsewhere, and no crash is counted."""
     leaver = arena.start("leaver", grace="1s")
     ids = [
         await arena.send(ACT, arena.gate(), ACT, function=name) for name in ("play", "play-plain")
@@ -57,7 +57,7 @@ async def test_long_steps_are_given_back_at_the_end_of_the_grace(arena: Arena) -
 
 @checked
 async def test_a_second_signal_stops_at_once(arena: Arena) -> None:
-    """Without a traceback, and with the worker's record removed."""
+    """F10: without a traceback, and with the worker's record removed."""
     leaver = arena.start("leaver", grace="60s")
     ids = [
         await arena.send(ACT, arena.gate(), ACT, function=name) for name in ("play", "play-plain")
@@ -86,7 +86,7 @@ async def _draining(arena: Arena, pid: int) -> None:
 
 @checked
 async def test_work_that_comes_while_a_worker_stops(arena: Arena) -> None:
-    """In the stopping window nothing is lost, and nothing runs once `run` has returned."""
+    """F11: in the stopping window nothing is lost, and nothing runs once `run` has returned."""
     loops = 100
     settings = load_settings(arena.place.settings(), env_file=None)
     ids: list[str] = []

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.combinations import Combination
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAYMENT = '{"amount": 100, "customer_id": "cust_123"}'
 QUICK = {
@@ -310,9 +312,10 @@ def stored_steps(place: Place, execution_id: str) -> Sequence[Any]:
     return list(json.loads(place.ok("worchflow", "show", execution_id, "--json"))["steps"])
 
 
-def test_killed_worker_repeats_no_finished_step(place: Place) -> None:
+def test_killed_worker_repeats_no_finished_step(place: Place, combination: Combination) -> None:
     audit = place.folder / "audit.jsonl"
-    quick = with_variables(place, **QUICK, WORCHFLOW_SAMPLE_AUDIT_FILE=str(audit))
+    where = {**QUICK, **combination.environment}
+    quick = with_variables(place, **where, WORCHFLOW_SAMPLE_AUDIT_FILE=str(audit))
     data = {"minutes": 1, "pieces_per_minute": 6, "seconds_per_piece": 0.5}
     with quick.worker() as first:
         execution_id = quick.ok("worchflow", "send", "encode-video", json.dumps(data)).strip()

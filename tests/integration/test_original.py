@@ -104,23 +104,38 @@ def _steps(place: Place) -> Any:
     return three_steps
 
 
+EITHER_WAY = pytest.mark.parametrize(
+    "play", [True, False], indirect=True, ids=["by hints", "polled"]
+)
+"""For what also holds where our workers have MongoDB alone, and nobody reads the original's ids."""
+
+
 def scene(
-    test: Callable[[Place], Awaitable[None]], mongodb_url: str, redis_url: str, prefix: str
+    test: Callable[[Place], Awaitable[None]],
+    mongodb_url: str,
+    redis_url: str,
+    prefix: str,
+    *,
+    has_queue: bool,
 ) -> None:
     """Run a test's coroutine where the original has run before."""
 
     async def main() -> None:
         async with original_on(mongodb_url, redis_url, prefix) as original:
-            urls = {"store_url": mongodb_url, "queue_url": redis_url, "prefix": prefix}
+            queue_url = redis_url if has_queue else None
+            urls = {"store_url": mongodb_url, "queue_url": queue_url, "prefix": prefix}
             await test(Place(original, {**urls, **QUICK}))
 
     run(main(), limit=100)
 
 
 @pytest.fixture
-def play(mongodb_url: str, redis_url: str, unique_name: str) -> Callable[[Any], None]:
+def play(
+    request: pytest.FixtureRequest, mongodb_url: str, redis_url: str, unique_name: str
+) -> Callable[[Any], None]:
     """Return what runs a coroutine function on a place of its own."""
-    return lambda test: scene(test, mongodb_url, redis_url, unique_name)
+    has_queue = getattr(request, "param", True)
+    return lambda test: scene(test, mongodb_url, redis_url, unique_name, has_queue=has_queue)
 
 
 @pytest.fixture
@@ -139,6 +154,7 @@ def complaints(
 # --- sending --------------------------------------------------------------------------------------
 
 
+@EITHER_WAY
 def test_what_the_original_sends_in_any_order_runs_once(play: Any) -> None:
     async def test(place: Place) -> None:
         async with place.working():
@@ -153,6 +169,7 @@ def test_what_the_original_sends_in_any_order_runs_once(play: Any) -> None:
     play(test)
 
 
+@EITHER_WAY
 def test_what_was_sent_before_the_first_worker_came_runs_once(play: Any) -> None:
     async def test(place: Place) -> None:
         ids = [await place.original.send("work", number) for number in range(50)]
@@ -177,6 +194,7 @@ def test_ids_of_the_original_are_taken_as_they_are(play: Any, execution_id: str)
     play(test)
 
 
+@EITHER_WAY
 @pytest.mark.parametrize("data", [NOTHING, None, {}, [], "text", 1.5, {"deep": [{"a": "ü€"}]}])
 def test_data_of_any_form_or_none_arrives(play: Any, data: Any) -> None:
     async def test(place: Place) -> None:
@@ -188,6 +206,7 @@ def test_data_of_any_form_or_none_arrives(play: Any, data: Any) -> None:
     play(test)
 
 
+@EITHER_WAY
 def test_a_function_that_nobody_has_waits_and_is_not_failed(play: Any) -> None:
     async def test(place: Place) -> None:
         async with place.working():
@@ -335,6 +354,7 @@ def test_the_originals_retry_of_a_failed_execution_runs_it_anew(
     play(test)
 
 
+@EITHER_WAY
 def test_the_originals_retry_reopens_even_a_completed_execution(play: Any) -> None:
     async def test(place: Place) -> None:
         async with place.working():
@@ -351,6 +371,7 @@ def test_the_originals_retry_reopens_even_a_completed_execution(play: Any) -> No
     play(test)
 
 
+@EITHER_WAY
 def test_an_execution_that_was_reopened_is_no_longer_marked_as_ended(play: Any) -> None:
     async def test(place: Place) -> None:
         place.failures_left = 3
@@ -414,6 +435,7 @@ def test_ids_pushed_by_the_originals_dashboard_reopen_nothing(play: Any) -> None
 # --- taking over ----------------------------------------------------------------------------------
 
 
+@EITHER_WAY
 def test_steps_the_originals_worker_recorded_are_not_run_again(play: Any) -> None:
     async def test(place: Place) -> None:
         title = "Charge payment provider"
@@ -433,6 +455,7 @@ def test_steps_the_originals_worker_recorded_are_not_run_again(play: Any) -> Non
     play(test)
 
 
+@EITHER_WAY
 def test_a_worker_refuses_a_database_on_which_the_originals_worker_runs(play: Any) -> None:
     async def test(place: Place) -> None:
         sent = await place.original.send("work", 1)

@@ -20,7 +20,26 @@ from worchflow_plugins.mongo import MongoStore
 pytestmark = pytest.mark.servers
 
 BACKLOG = 6_000
+COPIES = 34
+"""So many times the backlog are 204,000 documents."""
 Ask = Callable[[Store], Awaitable[Any]]
+
+
+async def multiply(database: AsyncDatabase[Any]) -> int:
+    """Let the server copy the backlog under other ids; return how many documents there are."""
+    copied = [
+        {"$match": {"_id": {"$regex": "^e[0-9]{5}$"}}},
+        {"$set": {"copy": {"$range": [1, COPIES]}}},
+        {"$unwind": "$copy"},
+        {"$set": {"id": {"$concat": ["$id", "-", {"$toString": "$copy"}]}}},
+        {"$set": {"_id": "$id"}},
+        {"$unset": "copy"},
+    ]
+    await (await database.executions.aggregate([*copied, {"$out": "copies"}])).to_list()
+    merged = {"$merge": {"into": "executions", "whenMatched": "keepExisting"}}
+    await (await database.copies.aggregate([merged])).to_list()
+    await database.copies.drop()
+    return int(await database.executions.estimated_document_count())
 
 
 @asynccontextmanager
@@ -30,7 +49,9 @@ async def backlog(url: str) -> AsyncIterator[tuple[MongoStore, AsyncDatabase[Any
         database = client.get_default_database()
         executions = database.executions
         await executions.create_index("id", unique=True, name="idx_executions_id")
-        await executions.create_index([("status", 1), ("createdAt", 1)])
+        for names in (("status", "createdAt"), ("createdAt",), ("eventName", "createdAt")):
+            *first, last = names
+            await executions.create_index([*((name, 1) for name in first), (last, -1)])
         try:
             async with MongoStore(url) as store:
                 for start in range(0, BACKLOG, 1000):
@@ -196,15 +217,23 @@ QUESTIONS: dict[str, Query] = {
     "newest of a function": Query(where=(Condition("function", Operator.EQUAL, "f1"),)),
     "newest that ended": Query(order="finished_at"),
     "a page further": Query(after=(at(250), "e00750")),
-    "by id": Query(search="e0000"),
+    "by id": Query(search="e00001"),
+    "by the beginning of all ids": Query(search="e"),
     "by error": Query(search="Timeout"),
     "active": Query(where=(Condition("status", Operator.NOT_IN, tuple(FINAL)),)),
 }
 
 
-def test_every_question_of_the_core_is_answered_by_an_index(mongodb_url: str) -> None:
+@pytest.mark.parametrize("is_large", [False, True], ids=["", "200,000"])
+def test_every_question_of_the_core_is_answered_by_an_index(
+    mongodb_url: str, is_large: bool
+) -> None:
     async def main() -> None:
         async with backlog(mongodb_url) as (store, database):
+            if is_large:
+                await database.command("profile", 0)
+                assert await multiply(database) > 200_000
+                await _claims_stay_cheap(store, database)
             await store.create(
                 [
                     execution("h", hint_at=NOW, due_at=at(99)),
@@ -221,6 +250,21 @@ def test_every_question_of_the_core_is_answered_by_an_index(mongodb_url: str) ->
                 assert cost <= 4 * query.limit, (name, cost, [x["planSummary"] for x in lines])
 
     asyncio.run(main())
+
+
+async def _claims_stay_cheap(store: Store, database: AsyncDatabase[Any]) -> None:
+    """See that claims, by 500 hints and without any, examine what they take."""
+    functions = ["f0", "f1", "f2"]
+    ids = [f"e{number:05}-7" for number in range(0, BACKLOG, 12)]
+    lines = await examined(database, store.claim("u", functions, limit=500, now=NOW, ids=ids))
+    assert {line["planSummary"] for line in lines} == {"IXSCAN { id: 1 }"}
+    assert max(line["docsExamined"] for line in lines) <= 500
+    await store.claim("u", functions, limit=1, now=NOW)
+    lines = await examined(database, store.claim("u", functions, limit=100, now=NOW))
+    assert sum(line.get("docsExamined", 0) for line in lines) <= 350
+    assert not any("COLLSCAN" in line.get("planSummary", "") for line in lines)
+    lines = await examined(database, store.stats())
+    assert sum(line.get("docsExamined", 0) for line in lines) == 0
 
 
 def test_beats_and_sums_stay_cheap(mongodb_url: str) -> None:

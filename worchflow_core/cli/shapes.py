@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from worchflow_core.models import Execution, StepRecord, Worker
+from worchflow_core.notes import LogLine, Notes, notes_to_wire
 from worchflow_core.wire import execution_to_wire, step_to_wire, worker_to_wire
 
 
@@ -34,6 +36,18 @@ def step(item: StepRecord) -> dict[str, Any]:
     document = step_to_wire(item)
     document.pop("resultJson", None)
     return {**document, "result": load(item.result)}
+
+
+def notes(said: Notes) -> dict[str, Any]:
+    """Return what an execution says of itself: `progress` where it does, and `log`."""
+    document = notes_to_wire(said)
+    progress = {"progress": document["progress"]} if "progress" in document else {}
+    return {**progress, "log": document["lines"]}
+
+
+def log(lines: Sequence[LogLine]) -> list[dict[str, Any]]:
+    """Return log lines."""
+    return list(notes_to_wire(Notes(lines=tuple(lines)))["lines"])
 
 
 def worker(item: Worker, *, is_live: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from worchflow_core.cli.flags import Flags
     from worchflow_core.client import Client
     from worchflow_core.models import Execution, StepRecord
+    from worchflow_core.notes import Notes
 
 _INTERVAL = 0.5
 _TITLE = 32
@@ -44,6 +45,7 @@ def show(
     result: Annotated[bool, typer.Option("--result", help="Print the result alone.")] = False,
     data: Annotated[bool, typer.Option("--input", help="Print the event's data alone.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print the full traceback.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print what it logged alone.")] = False,
     watch: Annotated[
         bool,
         typer.Option("--watch", "-w", help="Go on until it ends; the exit code is its outcome."),
@@ -71,8 +73,10 @@ def show(
                 _print_trace(execution)
             elif steps:
                 _print_steps(execution, recorded, flags)
+            elif log:
+                _print_log(await client.notes(execution.id), flags)
             elif flags.json:
-                output.document(_document(execution, recorded))
+                output.document(_document(execution, recorded, await client.notes(execution.id)))
             else:
                 await _print_all(client, execution, recorded)
         return exits.DONE
@@ -90,11 +94,14 @@ async def _watch(client: Client, execution: Execution, flags: Flags) -> int:
     import asyncio
 
     from worchflow_core.cli import shapes
+    from worchflow_core.cli.said import new_lines
+    from worchflow_core.notes import Notes as Nothing
 
     is_drawn = output.is_terminal(sys.stdout) and not flags.json
     is_json = not is_drawn
     told: set[tuple[str, str]] = set()
     last: Any = None
+    said = Nothing()
     while True:
         recorded = await client.steps(execution.id)
         execution = await client.get(execution.id)
@@ -106,6 +113,11 @@ async def _watch(client: Client, execution: Execution, flags: Flags) -> int:
                 if (item.step_id, item.status.value) not in told:
                     told.add((item.step_id, item.status.value))
                     output.document({"step": shapes.step(item)}, lines=is_json)
+            before, said = said, await client.notes(execution.id)
+            if said.progress is not None and said.progress != before.progress:
+                output.document({"progress": shapes.notes(said)["progress"]}, lines=is_json)
+            for line in shapes.log(new_lines(before, said)):
+                output.document({"log": line}, lines=is_json)
             state = (execution.status, execution.updated_at)
             if state != last:
                 last = state
@@ -115,12 +127,13 @@ async def _watch(client: Client, execution: Execution, flags: Flags) -> int:
         await asyncio.sleep(_INTERVAL)
 
 
-def _document(execution: Execution, recorded: Sequence[StepRecord]) -> dict[str, Any]:
+def _document(execution: Execution, recorded: Sequence[StepRecord], notes: Notes) -> dict[str, Any]:
     from worchflow_core.cli import shapes
 
     return {
         "execution": shapes.execution(execution),
         "steps": [shapes.step(item) for item in recorded],
+        **shapes.notes(notes),
     }
 
 
@@ -169,6 +182,18 @@ def _print_trace(execution: Execution) -> None:
             output.data(f"caused by {printable(failure.type)}")
 
 
+def _print_log(notes: Notes, flags: Flags) -> None:
+    from worchflow_core.cli import shapes
+    from worchflow_core.cli.said import log_lines
+
+    if flags.json:
+        items = shapes.log(notes.lines)
+        output.document({"items": items, "total": len(items) + notes.dropped})
+        return
+    for line in log_lines(notes, None):
+        output.data(line)
+
+
 def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Flags) -> None:
     from worchflow_core.cli import shapes
 
@@ -181,6 +206,7 @@ def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Fl
 
 
 async def _print_all(client: Client, execution: Execution, recorded: Sequence[StepRecord]) -> None:
+    from worchflow_core.cli.said import log_lines, progress_line
     from worchflow_core.doctor import why_waiting
     from worchflow_core.words import printable, short_id
 
@@ -198,9 +224,17 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
         output.data("")
         for line in lines:
             output.data(line)
+    notes = await client.notes(execution.id)
+    if notes.progress is not None and not execution.status.is_final:
+        output.data(progress_line(notes.progress, output.width()))
+    if notes.lines:
+        output.data("")
+        for line in log_lines(notes):
+            output.data(line)
     for line in _error_lines(execution):
         output.data(line)
-    if execution.status.value in ("failed", "cancelled"):
+    is_undone = execution.error is not None and bool(execution.error.undone)
+    if execution.status.value in ("failed", "cancelled") and not is_undone:
         output.data("")
         output.data(f"retry: worchflow retry {short_id(execution.id)}")
 
@@ -304,4 +338,6 @@ def _error_lines(execution: Execution) -> list[str]:
         lines.append(f"  at {printable(path)}:{line} in {printable(name)}   (traceback: --trace)")
     if failure.reason not in ("error", ""):
         lines.append(f"  {failure.reason.replace('_', ' ')}")
+    if failure.undone:
+        lines.append(f"  {failure.undone} step{'s' * (failure.undone != 1)} undone")
     return lines

@@ -22,6 +22,7 @@ from worchflow_core.functions import Function
 from worchflow_core.handlers import follow_up, handler_of
 from worchflow_core.lease import Lease
 from worchflow_core.models import CLAIMABLE, Execution, Failure, Status, StepRecord
+from worchflow_core.notebook import Notebook
 from worchflow_core.polling import PollingQueue
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import load_settings
@@ -298,9 +299,11 @@ class Harness:
             subscriptions=Subscriptions(self._app.registry, self._app.journal.store.records),
             functions=ThreadPool(1, "function"),
             steps=ThreadPool(32, "step"),
+            notebook=Notebook(self._app.journal.store.records),
             admission=Admission(self._app.journal, self._app.registry),
             resources=resources,
         )
+        stack.push_async_callback(around.notebook.drain)
         stack.callback(around.functions.close)
         stack.callback(around.steps.close)
         return around

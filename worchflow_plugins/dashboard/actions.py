@@ -12,6 +12,7 @@ from worchflow_core import (
     FunctionInfo,
     InvalidInput,
     NotFound,
+    Pause,
     ScheduleInfo,
     SentEvent,
     WorchflowError,
@@ -134,6 +135,20 @@ class Actions:
         if worker_id not in {worker.id for worker in await self._reader.workers()}:
             raise NotFound(f"no worker {worker_id[:200]!r}")
         await self._source.client.drain([worker_id])
+        self._reader.snapshots.forget()
+
+    async def pause_function(self, function_id: str, reason: str) -> Pause:
+        """Begin no execution of a function until it is resumed."""
+        try:
+            return await self._source.client.pause_function(function_id, reason=reason)
+        finally:
+            self._reader.snapshots.forget()
+
+    async def resume_function(self, function_id: str) -> None:
+        """Let a function's executions begin again; raise `NotFound` if it is not paused."""
+        if function_id not in await self._source.client.paused_functions():
+            raise NotFound(f"no function {function_id[:200]!r} is paused")
+        await self._source.client.resume_function(function_id)
         self._reader.snapshots.forget()
 
     async def change_schedule(self, function_id: str, pause: bool) -> ScheduleInfo:

@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from worchflow_core import InvalidInput, Status, StoreUnavailable, schedule_to_wire
+from worchflow_core import (
+    InvalidInput,
+    Status,
+    StoreUnavailable,
+    notes_to_wire,
+    schedule_to_wire,
+)
 from worchflow_plugins.dashboard import openapi as o
 from worchflow_plugins.dashboard.actions import Actions, Verb
 from worchflow_plugins.dashboard.parameters import (
@@ -15,6 +21,7 @@ from worchflow_plugins.dashboard.parameters import (
     SKIP_MAX,
     Body,
     BulkBody,
+    PauseBody,
     SendBody,
     check_names,
     fit,
@@ -25,7 +32,13 @@ from worchflow_plugins.dashboard.parameters import (
 )
 from worchflow_plugins.dashboard.reader import Reader
 from worchflow_plugins.dashboard.schedulepage import schedules_document
-from worchflow_plugins.dashboard.shapes import Shapes, bulk_shape, function_shape, worker_shape
+from worchflow_plugins.dashboard.shapes import (
+    Shapes,
+    bulk_shape,
+    function_shape,
+    pause_shape,
+    worker_shape,
+)
 
 
 class Nothing(Body):
@@ -83,6 +96,15 @@ class Api:
         )(self.send)
         get("/functions", responses=o.answers(o.FUNCTIONS))(self.functions)
         get("/functions/{function_id:path}", responses=o.answers(o.FUNCTION, 404))(self.function)
+        for name, handle, body in (
+            ("pause", self.pause_function, o.bearing(o.PAUSE)),
+            ("resume", self.resume_function, nothing),
+        ):
+            post(
+                f"/functions/{{function_id:path}}/{name}",
+                responses=o.answers(o.PAUSED, 404, *changing),
+                openapi_extra=body,
+            )(handle)
         get("/schedules", responses=o.answers(o.SCHEDULES))(self.schedules)
         for name, handle, answer in (
             ("pause", self.pause_schedule, o.SCHEDULED),
@@ -151,10 +173,13 @@ class Api:
         check_names(request.query_params, ())
         execution, steps = await self._reader.execution(execution_id)
         mirrored = await self._reader.mirrored(execution_id)
+        notes = notes_to_wire(self._shapes.notes(await self._reader.notes(execution_id)))
         return JSONResponse(
             {
                 "execution": self._shapes.execution(execution),
                 "steps": [self._shapes.step(step) for step in steps],
+                "progress": notes.get("progress"),
+                "log": notes["lines"],
                 "redisExecution": self._shapes.mirror(dict(mirrored)),
             }
         )
@@ -177,7 +202,8 @@ class Api:
     async def functions(self, request: Request) -> JSONResponse:
         """Return the known functions with the JSON schema of their event data."""
         check_names(request.query_params, ())
-        shapes = [function_shape(info) for info in await self._reader.functions()]
+        known, paused = await self._reader.functions(), await self._reader.paused()
+        shapes = [function_shape(info, paused.get(info.id)) for info in known]
         return JSONResponse({"functions": shapes, "total": len(shapes)})
 
     async def function(self, function_id: str) -> JSONResponse:
@@ -185,7 +211,7 @@ class Api:
         info = await self._reader.function(function_id)
         if info is None:
             return JSONResponse({"error": f"no function {function_id[:200]!r}"}, 404)
-        return JSONResponse(function_shape(info))
+        return JSONResponse(function_shape(info, (await self._reader.paused()).get(info.id)))
 
     async def workers(self, request: Request) -> JSONResponse:
         """Return the workers, dead ones included."""
@@ -251,6 +277,19 @@ class Api:
         await read_body(request, Nothing)
         await self._actions.drain(worker_id)
         return JSONResponse({"success": True, "workerId": worker_id})
+
+    async def pause_function(self, function_id: str, request: Request) -> JSONResponse:
+        """Begin no execution of a function until it is resumed; what runs goes on."""
+        body = await read_body(request, PauseBody)
+        pause = await self._actions.pause_function(function_id, body.reason)
+        shape = {"functionId": function_id, "paused": pause_shape(pause)}
+        return JSONResponse({"success": True, **shape})
+
+    async def resume_function(self, function_id: str, request: Request) -> JSONResponse:
+        """Let a function's executions begin again."""
+        await read_body(request, Nothing)
+        await self._actions.resume_function(function_id)
+        return JSONResponse({"success": True, "functionId": function_id, "paused": None})
 
     async def pause_schedule(self, function_id: str, request: Request) -> JSONResponse:
         """Fire no tick of a function's schedule until it is resumed."""

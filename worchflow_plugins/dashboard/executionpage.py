@@ -84,7 +84,9 @@ async def execution_view(
     if only not in ("", "failed"):
         raise InvalidInput(f"only is {only[:80]!r}; give failed, or leave it out")
     execution, steps = await reader.execution(execution_id)
-    workers, children = await asyncio.gather(reader.workers(), reader.children(execution_id))
+    workers, children, notes = await asyncio.gather(
+        reader.workers(), reader.children(execution_id), reader.notes(execution_id)
+    )
     running = [item for worker in workers for item in worker.running]
     fall = make_waterfall(
         execution,
@@ -124,6 +126,8 @@ async def execution_view(
                 for item in children[:CHILDREN_MAX]
             ],
             "has_more_children": len(children) > CHILDREN_MAX,
+            "notes": shapes.notes(notes),
+            "progress": None if execution.status in FINAL else notes.progress,
             "wanted": wanted_by(execution),
             "forks": _forks(execution, steps) if can_fork else {},
             "panels": await ui.panels_of("execution", execution),
@@ -135,10 +139,12 @@ async def execution_view(
 
 
 def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:
-    """Return id and title of the steps that an execution which does not run can be forked from."""
-    if execution.owner is not None:
-        return {}
-    return {step.step_id: step.title for step in steps[:_FORKS_SHOWN]}
+    """Return id and title of the steps it can be forked from: those recorded, and what failed."""
+    found = {step.step_id: step.title for step in steps[:_FORKS_SHOWN] if step.kind != "undo"}
+    for attempt in execution.attempts:
+        for item in attempt.tries:
+            found.setdefault(item.step_id, item.title)
+    return found
 
 
 def _href(attempt: int | None, only: str, **more: int) -> str:

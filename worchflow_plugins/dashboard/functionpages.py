@@ -22,8 +22,8 @@ _HOUR = timedelta(hours=1)
 
 async def functions_view(reader: Reader) -> View:
     """Return the page of all functions, with what they did in the last day."""
-    functions, workers, counted = await asyncio.gather(
-        reader.functions(), reader.workers(), reader.tally(_DAY, _HOUR)
+    functions, workers, counted, paused = await asyncio.gather(
+        reader.functions(), reader.workers(), reader.tally(_DAY, _HOUR), reader.paused()
     )
     now = datetime.now(UTC)
     since, tallies = counted or (now, ())
@@ -40,6 +40,7 @@ async def functions_view(reader: Reader) -> View:
         rows.append(
             {
                 "info": info,
+                "pause": paused.get(info.id),
                 "count": count,
                 "failed": failed,
                 "rate": failed / count if count else None,
@@ -79,6 +80,7 @@ async def function_view(reader: Reader, shapes: Shapes, function_id: str) -> Vie
         data={
             "function_id": function_id,
             "info": info,
+            "pause": (await reader.paused()).get(function_id),
             "fields": field_list(info.schema) if info else [],
             "schema": json.dumps(info.schema, indent=2, ensure_ascii=False)
             if info and info.schema

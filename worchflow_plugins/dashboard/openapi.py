@@ -59,6 +59,8 @@ DETAIL = obj(
     {
         "execution": EXECUTION,
         "steps": {"type": "array", "items": STEP},
+        "progress": {"type": ["object", "null"]},
+        "log": {"type": "array", "items": {"type": "object"}},
         "redisExecution": {"type": "object", "additionalProperties": _TEXT},
     }
 )
@@ -109,6 +111,7 @@ BULK = obj(
         "next": {"type": ["string", "null"]},
     }
 )
+PAUSED = obj({"success": {"type": "boolean"}, "functionId": _TEXT, "paused": {}})
 HEALTH = obj({"status": {"type": "string"}})
 
 _MEANINGS = {
@@ -248,6 +251,7 @@ CHOICE = closed(
         "finished_until": _BODY_MOMENT,
     }
 )
+PAUSE = closed({"reason": {**_PLAIN, "description": "why, for others who wonder"}})
 _DRY: Json = {"type": "boolean", "description": "count only"}
 MANY: Json = {
     "oneOf": [

@@ -201,6 +201,12 @@ class BulkBody(Body):
     after: str | None = Field(None, max_length=400, description="`next` of the answer before")
 
 
+class PauseBody(Body):
+    """Why a function is paused."""
+
+    reason: str = Field("", max_length=500)
+
+
 async def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object that is the body of a request; no body counts as `{}`.
 

@@ -14,7 +14,9 @@ from worchflow_core import (
     Filter,
     FunctionInfo,
     Leader,
+    Notes,
     NotFound,
+    Pause,
     ScheduleInfo,
     ScheduleRun,
     Status,
@@ -156,6 +158,12 @@ class Reader:
 
         return await self._once(("children", execution_id), read)
 
+    async def notes(self, execution_id: str) -> Notes:
+        """Return what an execution says of itself."""
+        return await self._once(
+            ("notes", execution_id), lambda: self._source.client.notes(execution_id)
+        )
+
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return the hash of an execution that Redis shows; {} without Redis."""
         return await self._once(
@@ -169,6 +177,10 @@ class Reader:
     async def function(self, function_id: str) -> FunctionInfo | None:
         """Return a known function, or None."""
         return next((info for info in await self.functions() if info.id == function_id), None)
+
+    async def paused(self) -> Mapping[str, Pause]:
+        """Return the pauses of functions."""
+        return await self._once(("paused",), self._source.client.paused_functions, seconds=2.0)
 
     async def workers(self) -> Sequence[Worker]:
         """Return the workers, dead ones included, the longest-lived first."""

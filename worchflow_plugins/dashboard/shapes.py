@@ -11,6 +11,8 @@ from worchflow_core import (
     Execution,
     Failure,
     FunctionInfo,
+    Notes,
+    Pause,
     StepRecord,
     Trigger,
     Worker,
@@ -88,6 +90,20 @@ class Shapes:
         """Return a step's result as people may see it."""
         return redacted(self.redact, "step", load(step.result))
 
+    def notes(self, notes: Notes) -> Notes:
+        """Return what an execution says of itself, as people may see it."""
+        if self.redact is None:
+            return notes
+        lines = [
+            replace(
+                line,
+                text=str(redacted(self.redact, "log", line.text)),
+                fields=redacted(self.redact, "log", dict(line.fields)),
+            )
+            for line in notes.lines
+        ]
+        return replace(notes, lines=tuple(lines))
+
     def mirror(self, fields: dict[str, str]) -> dict[str, str]:
         """Return the hash that Redis shows, its data and result redacted as everywhere."""
         if self.redact is None:
@@ -114,6 +130,7 @@ class Shapes:
             traceback=self.text(failure.traceback) if failure.traceback else None,
             cause=self.failure(failure.cause),
             reason=failure.reason,
+            undone=failure.undone,
         )
 
     def failure_hidden(self, execution: Execution) -> Execution:
@@ -133,9 +150,15 @@ class Shapes:
         return replace(execution, error=self.failure(execution.error), attempts=attempts)
 
 
-def function_shape(info: FunctionInfo) -> dict[str, Any]:
+def function_shape(info: FunctionInfo, pause: Pause | None) -> dict[str, Any]:
     """Return a function as the API tells it."""
-    return {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+    shape = {item.name: _plain(getattr(info, item.name)) for item in fields(info)}
+    return {**shape, "paused": pause and pause_shape(pause)}
+
+
+def pause_shape(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API tells it."""
+    return {"at": to_millis(pause.paused_at), "reason": pause.reason}
 
 
 def bulk_shape(answer: BulkChange) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_detail_has_the_original_shape_and_no_redis() -> None:
             await app.journal.store.record([step("a", 1, fence=1)])
             status, body = await get(client, "/api/executions/a")
             assert status == 200
-            assert body.keys() == {"execution", "steps", "redisExecution"}
+            assert body.keys() == {"execution", "steps", "redisExecution", "progress", "log"}
             assert body["redisExecution"] == {}
             assert body["execution"]["error"] == "no"
             assert body["execution"]["errorStack"] == "at x"

@@ -106,6 +106,8 @@ def test_every_route_is_told(server: Server, api: Any) -> None:
         ("/api/retry", "post"),
         ("/api/cancel", "post"),
         ("/api/functions", "get"),
+        ("/api/functions/{function_id}/pause", "post"),
+        ("/api/functions/{function_id}/resume", "post"),
         ("/api/workers", "get"),
         ("/api/health", "get"),
         ("/api/ready", "get"),

@@ -509,6 +509,38 @@ def test_pages_show_events_and_who_subscribes() -> None:
     run(main())
 
 
+def test_a_function_is_paused_and_resumed() -> None:
+    async def main() -> None:
+        async with served() as (client, app):
+            evil = "</p><script>alert(1)</script>"
+            path = "/api/functions/process-payment"
+            paused = await client.post(f"{path}/pause", json={"reason": evil})
+            assert paused.json()["paused"]["reason"] == evil
+            assert list(await app.client.paused_functions()) == ["process-payment"]
+            for place in ("/functions", "/functions/process-payment"):
+                page = (await client.get(place)).text
+                assert_inert(page, place)
+                assert "paused" in Dom(page).text
+            assert 'data-function="resume"' in page
+            assert (await client.get(path)).json()["paused"]["reason"] == evil
+            listed = (await client.get("/api/functions")).json()["functions"]
+            assert [item["id"] for item in listed if item["paused"]] == ["process-payment"]
+            assert (await client.post(f"{path}/resume", json={})).json()["paused"] is None
+            assert 'data-function="pause"' in (await client.get("/functions/process-payment")).text
+            assert (await client.post(f"{path}/resume", json={})).status_code == 404
+            unknown = await client.post("/api/functions/nope/pause", json={})
+            assert unknown.status_code == 404
+            long = await client.post(f"{path}/pause", json={"reason": "x" * 501})
+            assert long.status_code == 400
+        async with served(read_only=True) as (client, _):
+            for verb in ("pause", "resume"):
+                assert (await client.post(f"{path}/{verb}", json={})).status_code == 403
+            page = (await client.get("/functions/process-payment")).text
+            assert "data-function=" not in page
+
+    run(main())
+
+
 def test_every_trigger_of_a_function_is_told() -> None:
     @function(every="15m")
     async def often(event: Event[Any], step: Step) -> None:
@@ -559,5 +591,69 @@ def test_what_the_original_ended_is_listed_though_it_has_no_end_on_record() -> N
             html = (await client.get("/?status=failed&sort=created")).text
             assert 'data-key="old"' in html
             assert 'data-key="new"' in html
+
+    run(main())
+
+
+# --- what executions say --------------------------------------------------------------------------
+
+
+def test_progress_and_log_are_shown_inert_and_redacted() -> None:
+    hostile = "<script>alert(1)</script>\x1b[31m"
+
+    @function(id="talks", retries=0)
+    async def talks(event: Event[Any], step: Step) -> None:
+        step.progress(1500, 3000, hostile)
+        step.log(hostile, token="secret", row=hostile)
+        await step.run("Charge", lambda: 1, undo=lambda _: None)
+        await step.sleep("Nap", "1h")
+
+    def hide(path: Any, value: Any) -> Any:
+        return "[hidden]" if "token" in path else value
+
+    async def main() -> None:
+        async with application(functions=[talks]) as app:
+            handle = await app.client.send(talks, None)
+            await app.worker.run(burst=True)
+            transport = httpx.ASGITransport(create_dashboard(app, redact=hide))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                html = (await client.get(f"/executions/{handle.id}")).text
+                told = (await client.get(f"/api/executions/{handle.id}")).json()
+            assert_inert(html, "said")
+            dom = Dom(html)
+            assert "1,500 of 3,000" in dom.text
+            assert "alert(1)" in dom.text
+            assert "secret" not in html
+            assert "[hidden]" in dom.text
+            (bar,) = dom.of("progress")
+            assert (bar["max"], bar["value"]) == ("3000", "1500")
+            assert told["progress"]["done"] == 1500
+            (line,) = told["log"]
+            assert line["fields"] == {"token": "[hidden]", "row": hostile}
+
+    run(main())
+
+
+def test_a_page_says_what_was_undone_and_offers_no_retry() -> None:
+    @function(id="books", retries=0)
+    async def books(event: Event[Any], step: Step) -> None:
+        await step.run("Flight", lambda: 1, undo=lambda _: None)
+        raise ValueError("no visa")
+
+    async def main() -> None:
+        async with application(functions=[books]) as app:
+            handle = await app.client.send(books, None)
+            await app.worker.run(burst=True)
+            transport = httpx.ASGITransport(create_dashboard(app))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                html = (await client.get(f"/executions/{handle.id}")).text
+            dom = Dom(html)
+            assert "1 step undone" in dom.text
+            assert "Undo Flight" in dom.text
+            assert not [item for item in dom.of("button") if item.get("data-do") == "retry"]
 
     run(main())

@@ -323,6 +323,15 @@ async function schedule(button) {
   });
 }
 
+async function pauseFunction(button) {
+  const { function: verb, id } = button.dataset;
+  if (verb === "pause" && !(await confirmed(`Pause ${id}?\nWhat runs goes on, nothing more begins until it is resumed.`, "Pause it"))) return;
+  await busy(button, async () => {
+    await post(`functions/${encodeURIComponent(id)}/${verb}`, {});
+    toast(verb === "pause" ? "Paused." : "Resumed.");
+  });
+}
+
 async function drain(button) {
   if (!(await confirmed("Let this worker finish what it runs and leave?", "Drain it"))) return;
   await busy(button, async () => {
@@ -531,6 +540,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.do) return act(button);
   if (button?.dataset.fork) return fork(button);
+  if (button?.dataset.function) return pauseFunction(button);
   if (button?.dataset.schedule) return schedule(button);
   if (button?.dataset.drain) return drain(button);
   if (button?.dataset.bulk) return bulk(button);
