@@ -53,6 +53,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "liveness",
         "matching",
         "protocols",
         "rules",
@@ -97,6 +98,7 @@ LAYERS = (
     (
         "speaker",
         "catalog",
+        "facts",
         "hookspecs",
         "timetable",
         "migration",
@@ -123,11 +125,14 @@ LAYERS = (
     (
         "changing",
         "control",
+        "delays",
+        "explaining",
         "undoing",
         "informing",
     ),
     (
         "bulk",
+        "reasons",
     ),
     (
         "client",

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from worchflow_core.doctor import (
         diagnose as diagnose,
     )
+    from worchflow_core.drift import (
+        OnChange as OnChange,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -126,6 +129,12 @@ if TYPE_CHECKING:
     )
     from worchflow_core.events import (
         Event as Event,
+    )
+    from worchflow_core.explaining import (
+        reason_to_wire as reason_to_wire,
+    )
+    from worchflow_core.facts import (
+        Reason as Reason,
     )
     from worchflow_core.filters import (
         Filter as Filter,
@@ -425,6 +434,7 @@ _HOMES = {
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
+    "drift": ("OnChange",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
@@ -452,6 +462,8 @@ _HOMES = {
         "WorkerWornOut",
     ),
     "events": ("Event",),
+    "explaining": ("reason_to_wire",),
+    "facts": ("Reason",),
     "filters": ("Filter",),
     "functions": ("Function", "function"),
     "handles": ("ExecutionHandle",),

@@ -162,6 +162,7 @@ class BlockingClient:
     get = _blocking(Client.get)
     steps = _blocking(Client.steps)
     notes = _blocking(Client.notes)
+    explain = _blocking(Client.explain)
     find = _blocking(Client.find)
     stats = _blocking(Client.stats)
     tally = _blocking(Client.tally)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.5
 _TITLE = 32
+_PLAIN = ("running", "completed", "failed", "cancelled")
+"""Reasons that say no more than the lines above them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -207,7 +209,6 @@ def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Fl
 
 async def _print_all(client: Client, execution: Execution, recorded: Sequence[StepRecord]) -> None:
     from worchflow_core.cli.said import log_lines, progress_line
-    from worchflow_core.doctor import why_waiting
     from worchflow_core.words import printable, short_id
 
     now = datetime.now(UTC)
@@ -216,9 +217,9 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     for line in _wrapped(_facts(execution, now)):
         output.data(line)
     if not execution.status.is_final:
-        reason = why_waiting(execution, await client.workers(), now)
-        if reason is not None:
-            output.data(printable(reason))
+        for reason in await client.explain(execution.id):
+            if reason.code not in _PLAIN:
+                output.data(printable(reason.text))
     lines = step_lines(execution, recorded)
     if lines:
         output.data("")
