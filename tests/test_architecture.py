@@ -159,10 +159,12 @@ LAYERS = (
         "attempt",
     ),
     (
+        "rehearsal",
         "running",
     ),
     (
         "claimer",
+        "rehearsals",
     ),
     (
         "session",

@@ -292,6 +292,15 @@ if TYPE_CHECKING:
     from worchflow_core.query import (
         tallied as tallied,
     )
+    from worchflow_core.rehearsal import (
+        Verdict as Verdict,
+    )
+    from worchflow_core.rehearsals import (
+        FunctionReport as FunctionReport,
+    )
+    from worchflow_core.rehearsals import (
+        Trouble as Trouble,
+    )
     from worchflow_core.rules import (
         applied as applied,
     )
@@ -508,6 +517,8 @@ _HOMES = {
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
+    "rehearsal": ("Verdict",),
+    "rehearsals": ("FunctionReport", "Trouble"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
     "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),

@@ -132,7 +132,10 @@ def _unserved(facts: Facts) -> Iterator[Reason]:
     if any(name in worker.functions for worker in facts.live):
         return
     if not facts.live:
-        yield Reason(code="no_live_worker", text="no worker is live; start one: worchflow worker")
+        yield Reason(
+            code="no_live_worker",
+            text=f"{no_worker(name)}: none is live; start one: worchflow worker",
+        )
         return
     names = sorted(worker.name for worker in facts.live)
     there = {item for worker in facts.live for item in worker.functions}

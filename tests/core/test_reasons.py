@@ -199,7 +199,7 @@ PARKED = {"due_at": NOW + UNTIL_WOKEN, "fence": 1, "waits": ("pay|limit|abc|ana"
         (
             {},
             {"workers": []},
-            {"no_live_worker": "no worker is live; start one: worchflow worker"},
+            {"no_live_worker": "no live worker has pay: none is live; start one: worchflow worker"},
         ),
         (
             {"function": "pya"},

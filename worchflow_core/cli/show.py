@@ -258,6 +258,9 @@ def _facts(execution: Execution, now: datetime) -> list[str]:
         facts.append(f"worker {printable(owner)[:12]}")
     if execution.code_version:
         facts.append(printable(execution.code_version))
+    for word, other in (("forked from", execution.forked_from), ("parent", execution.parent)):
+        if other:
+            facts.append(f"{word} {printable(other)}")
     if execution.tags:
         facts.append(f"tags {printable(', '.join(execution.tags))}")
     return facts
