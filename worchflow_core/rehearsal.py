@@ -124,7 +124,11 @@ class Rehearsal:
             why = f"it cannot be replayed: {type(error).__name__}: {error}"
             return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
         unreached = tuple(step.title for step in steps if step.step_id not in book.met)
-        return judge(execution, outcome, tuple(book.new), unreached)
+        found = judge(execution, outcome, tuple(book.new), unreached)
+        if found.verdict is Verdict.RAISES and _is_batched(function):
+            why = f"{found.why}; it may have run for a batch, and was replayed for itself alone"
+            return replace(found, verdict=Verdict.UNKNOWN, why=why)
+        return found
 
     async def _replay(
         self,
@@ -134,7 +138,9 @@ class Rehearsal:
     ) -> tuple[Outcome | None, _Book]:
         around = self._surroundings(function)
         # A deadline that has passed would hide what the code does.
-        attempt = Attempt(function, replace(execution, deadline_at=None), steps, around)
+        alone = replace(execution, deadline_at=None)
+        batch = (alone,) if _is_batched(function) else ()
+        attempt = Attempt(function, alone, steps, around, batch)
         attempt.book = book = _Book(
             attempt.execution,
             {step.step_id: step for step in steps},
@@ -195,6 +201,10 @@ def judge(
         return found(*_of_failure(execution, failure))
     is_changed = bool(unreached) or (bool(new) and execution.status is Status.COMPLETED)
     return found(Verdict.CHANGED if is_changed else Verdict.FINE)
+
+
+def _is_batched(function: Function[Any, Any]) -> bool:
+    return function.flow is not None and function.flow.batch is not None
 
 
 def _of_failure(execution: Execution, failure: Failure) -> tuple[Verdict, str]:

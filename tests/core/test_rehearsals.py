@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from worchflow_core import (
+    Batch,
     BlockingStep,
     Event,
     FunctionError,
@@ -280,6 +281,33 @@ def test_resources_are_not_opened(url: str) -> None:
     report = run(main())
     assert report.counts == {Verdict.UNKNOWN: 4}
     assert "uses 'pool' between the steps" in report.troubles[0].why
+
+
+def test_what_ran_for_a_batch_is_replayed_for_itself(url: str) -> None:
+    @code("order", batch=Batch(10, "10ms"))
+    async def sums(event: Event[Any], step: Step) -> Any:
+        await step.run("Price", lambda: 5)
+        return [item.data for item in event.batch]
+
+    @code("order", batch=Batch(10, "10ms"))
+    async def raises(event: Event[Any], step: Step) -> Any:
+        await step.run("Price", lambda: 5)
+        return event.batch[1].data
+
+    async def main() -> None:
+        async with application(sums, url=url, **SERVED) as app, worker_of(app):
+            handles = [await app.client.send(sums, {"n": n}) for n in range(2)]
+            for handle in handles:
+                await handle.result(30)
+            (report,) = await app.rehearse(last=10)
+            assert Verdict.RAISES not in report.counts
+            assert Verdict.BREAKS not in report.counts
+        async with application(raises, url=url, **SERVED) as app:
+            (report,) = await app.rehearse(last=10)
+            assert report.counts[Verdict.UNKNOWN] >= 1
+            assert "replayed for itself alone" in report.troubles[0].why
+
+    run(main())
 
 
 def test_the_newest_and_the_unfinished_are_looked_at(url: str) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from worchflow_core.cli import completion, exits, output
+from worchflow_core.cli import exits, output, selection
 from worchflow_core.cli.flags import flags_of
 
 
@@ -17,14 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     ctx: typer.Context,
-    execution_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID",
-            help="An id, or 6 and more characters of one.",
-            autocompletion=completion.executions,
-        ),
-    ],
+    execution_id: selection.OneId,
 ) -> None:
     """Say why an execution is not running: all reasons, what holds it now first."""
     from worchflow_core.cli.opening import existing, find_execution, run_async

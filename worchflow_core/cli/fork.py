@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import completion, exits, output
+from worchflow_core.cli import exits, output, selection
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -25,14 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def fork(
     ctx: typer.Context,
-    execution_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID",
-            help="An id, or 6 and more characters of one.",
-            autocompletion=completion.executions,
-        ),
-    ],
+    execution_id: selection.OneId,
     from_step: Annotated[
         str | None,
         typer.Option(metavar="STEP", help="Begin with it: a title, title#2, a key or a step id."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import completion, exits, output
+from worchflow_core.cli import exits, output, selection
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def show(
     ctx: typer.Context,
-    execution_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID",
-            help="An id, or 6 and more characters of one.",
-            autocompletion=completion.executions,
-        ),
-    ],
+    execution_id: selection.OneId,
     steps: Annotated[bool, typer.Option("--steps", help="Print the steps alone.")] = False,
     step: Annotated[
         str | None, typer.Option(metavar="NAME", help="Print the result of this step alone.")
