@@ -86,6 +86,7 @@ async def rehearse_function(
     count = Query(where=(of_it, unfinished), limit=1, counted=True)
     live = (await store.find(count)).total or 0
     executions = [item for item in chosen.values() if not is_half_made(item)]
+    live -= sum(not item.status.is_final for item in chosen.values() if is_half_made(item))
     rehearsed: list[Rehearsed] = []
     for start in range(0, len(executions), _PAGE):
         part = executions[start : start + _PAGE]

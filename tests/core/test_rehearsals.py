@@ -329,7 +329,11 @@ def test_the_newest_and_the_unfinished_are_looked_at(url: str) -> None:
     run(main())
 
 
-def test_an_execution_that_is_being_undone_and_a_half_made_fork_are_no_trouble(url: str) -> None:
+def killed(point: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_execution_that_was_undone_and_a_half_made_fork_are_no_trouble(url: str) -> None:
     undone: list[str] = []
 
     @code("order")
@@ -344,8 +348,13 @@ def test_an_execution_that_is_being_undone_and_a_half_made_fork_are_no_trouble(u
             handle = await app.client.send(undoes, {})
             await app.client.wait(handle.id, timeout=30)
             assert undone == ["Price"]
+            reach, app.journal.reach = app.journal.reach, killed
+            with pytest.raises(KeyboardInterrupt):
+                await app.client.fork(handle.id, id="half-made")
+            app.journal.reach = reach
             (report,) = await app.rehearse()
             assert report.counts == {Verdict.FINE: 1}
+            assert (report.live, report.live_checked) == (0, 0)
             assert undone == ["Price"]
 
     run(main())

@@ -37,6 +37,9 @@ def test_a_fork_begins_at_a_step_with_edits() -> None:
             assert fork["execution"]["forkedFrom"] == "a"
             assert fork["execution"]["eventData"] == '{"x":2}'
             assert [(item["name"], item["result"]) for item in fork["steps"]] == [("One", [7])]
+            page = await client.get("/executions/b")
+            assert page.status_code == 200
+            assert "Forked from" in page.text
             assert (await post(client, PATH, body))[1]["isNew"] is False
             assert (await post(client, PATH, {**body, "data": None}))[0] == 409
             assert (await get(client, "/api/executions/a"))[1]["steps"][0]["result"] == 1
