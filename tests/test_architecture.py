@@ -53,6 +53,7 @@ LAYERS = (
         "failures",
         "filters",
         "lease",
+        "liveness",
         "matching",
         "protocols",
         "rules",
@@ -98,6 +99,7 @@ LAYERS = (
         "speaker",
         "catalog",
         "doubles",
+        "facts",
         "hookspecs",
         "timetable",
         "migration",
@@ -118,18 +120,20 @@ LAYERS = (
     (
         "forking",
         "handlers",
-        "held",
         "sending",
         "stepbook",
     ),
     (
         "changing",
         "control",
+        "delays",
+        "explaining",
         "undoing",
         "informing",
     ),
     (
         "bulk",
+        "reasons",
     ),
     (
         "client",
@@ -157,10 +161,12 @@ LAYERS = (
         "attempt",
     ),
     (
+        "rehearsal",
         "running",
     ),
     (
         "claimer",
+        "rehearsals",
     ),
     (
         "session",

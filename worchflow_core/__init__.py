@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from worchflow_core.doctor import (
         diagnose as diagnose,
     )
+    from worchflow_core.drift import (
+        OnChange as OnChange,
+    )
     from worchflow_core.durations import (
         Duration as Duration,
     )
@@ -126,6 +129,12 @@ if TYPE_CHECKING:
     )
     from worchflow_core.events import (
         Event as Event,
+    )
+    from worchflow_core.explaining import (
+        reason_to_wire as reason_to_wire,
+    )
+    from worchflow_core.facts import (
+        Reason as Reason,
     )
     from worchflow_core.filters import (
         Filter as Filter,
@@ -283,6 +292,15 @@ if TYPE_CHECKING:
     from worchflow_core.query import (
         tallied as tallied,
     )
+    from worchflow_core.rehearsal import (
+        Verdict as Verdict,
+    )
+    from worchflow_core.rehearsals import (
+        FunctionReport as FunctionReport,
+    )
+    from worchflow_core.rehearsals import (
+        Trouble as Trouble,
+    )
     from worchflow_core.rules import (
         applied as applied,
     )
@@ -428,6 +446,7 @@ _HOMES = {
     "clock": ("Clock", "from_millis", "to_millis"),
     "codec": ("parse_json",),
     "doctor": ("diagnose",),
+    "drift": ("OnChange",),
     "durations": ("Duration", "format_duration", "parse_duration"),
     "errors": (
         "ConfigurationError",
@@ -455,6 +474,8 @@ _HOMES = {
         "WorkerWornOut",
     ),
     "events": ("Event",),
+    "explaining": ("reason_to_wire",),
+    "facts": ("Reason",),
     "filters": ("Filter",),
     "functions": ("Function", "function"),
     "handles": ("ExecutionHandle",),
@@ -499,6 +520,8 @@ _HOMES = {
     "plugins": ("Plugins",),
     "protocols": ("Queue", "Records", "StepCache", "Store"),
     "query": ("COUNT_CAP", "Condition", "Operator", "Page", "Query", "tallied"),
+    "rehearsal": ("Verdict",),
+    "rehearsals": ("FunctionReport", "Trouble"),
     "schedules": ("CatchUp", "Overlap", "Schedule"),
     "sending": ("Send", "SentEvent"),
     "settings": ("Settings", "load_settings", "mask_url"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,12 +14,15 @@ from worchflow_core.client import Client
 from worchflow_core.clock import Clock
 from worchflow_core.crashpoints import CrashAt, no_crash
 from worchflow_core.discovery import discover
-from worchflow_core.errors import WorchflowError
+from worchflow_core.durations import Duration, parse_duration
+from worchflow_core.errors import InvalidInput, WorchflowError
 from worchflow_core.functions import Function, Registry
 from worchflow_core.journal import Journal
 from worchflow_core.plugins import Plugins
 from worchflow_core.polling import PollingQueue
 from worchflow_core.protocols import Queue, StepCache, Store
+from worchflow_core.rehearsal import Rehearsal
+from worchflow_core.rehearsals import MOST, FunctionReport, rehearse_function
 from worchflow_core.scheduler import Scheduler
 from worchflow_core.settings import Settings, load_settings
 from worchflow_core.worker import WorkerRunner
@@ -128,6 +132,38 @@ class Worchflow:
         journal = self._opened(self._journal)
         return Scheduler(journal, self.registry, self.plugins, self.settings)
 
+    async def rehearse(
+        self,
+        functions: Iterable[str] | None = None,
+        *,
+        last: int = 200,
+        limit: Duration = "5s",
+    ) -> list[FunctionReport]:
+        """Replay the newest executions against the code of this process, and write nothing.
+
+        No step's code runs: steps answer what is recorded of them, and at the first that is not
+        recorded the replay stops. What is between the steps does run, without resources.
+
+        Args:
+            functions: ids of the functions to look at; all of this process if left out.
+            last: how many of the newest executions of each, and of the newest that have not ended.
+            limit: how long the code of one execution may take; then nobody can say.
+
+        Raises:
+            FunctionError: one of the functions is not here; the message lists what is.
+            InvalidInput: last or limit cannot be taken.
+        """
+        if isinstance(last, bool) or last not in range(1, MOST + 1):
+            raise InvalidInput(f"last is {last!r}; give a whole number, 1 to {MOST:,}")
+        span = _span(limit)
+        chosen = self.registry if functions is None else self.registry.only(functions)
+        store = self.journal.store
+        rehearsal = Rehearsal(self.registry, self.settings, span)
+        try:
+            return [await rehearse_function(item, store, rehearsal, last=last) for item in chosen]
+        finally:
+            rehearsal.close()
+
     def _build(self) -> tuple[Store, Queue, StepCache | None]:
         store, queue, cache = self._given
         choice, settings, plugins = self.choice, self.settings, self.plugins
@@ -149,3 +185,13 @@ class Worchflow:
         if part is None:
             raise WorchflowError("the application is not open; use it in `async with Worchflow()`")
         return part
+
+
+def _span(limit: Duration) -> timedelta:
+    try:
+        span = parse_duration(limit, name="limit")
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+    if not span:
+        raise InvalidInput("limit is 0; give a span above 0")
+    return span

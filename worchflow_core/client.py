@@ -24,11 +24,12 @@ from worchflow_core.errors import (
     StoreUnavailable,
     WorchflowError,
 )
+from worchflow_core.explaining import read_facts
+from worchflow_core.facts import Reason
 from worchflow_core.filters import Filter
 from worchflow_core.forking import UNCHANGED, Fork, Forker
 from worchflow_core.functions import Function, Registry
 from worchflow_core.handles import ExecutionHandle, result_of
-from worchflow_core.held import why_held
 from worchflow_core.identities import FACTS
 from worchflow_core.informing import Informer
 from worchflow_core.journal import Journal
@@ -45,6 +46,7 @@ from worchflow_core.models import (
 from worchflow_core.notes import Notes, read_notes
 from worchflow_core.pauses import Pause, check_reason
 from worchflow_core.query import Page
+from worchflow_core.reasons import explain
 from worchflow_core.results import Results
 from worchflow_core.schedules import id_prefix
 from worchflow_core.sending import Send, SentEvent, prepare
@@ -272,12 +274,16 @@ class Client:
         """Return what an execution has said of itself: its progress, and the lines it logged."""
         return await read_notes(self._store.records, execution_id)
 
-    async def why_held(self, execution: Execution) -> str | None:
-        """Return in words why flow control, or a pause, keeps an execution from beginning.
+    async def explain(self, execution_id: str) -> tuple[Reason, ...]:
+        """Return why an execution is not running, or how it runs or has ended; see `Reason`.
 
-        None where neither does: it runs, has ended, is due, or waits for something of its own.
+        What holds it now comes first, what threatens it last. It reads, and changes nothing.
+
+        Raises:
+            NotFound: there is none with this id.
         """
-        return await why_held(execution, self._store, self._journal.clock.now())
+        execution = await self.get(execution_id)
+        return explain(await read_facts(execution, self._journal, self._settings.max_crashes))
 
     async def find(self, filter: Filter | None = None) -> Page:
         """Return executions that match, a page at a time; see `Filter`."""

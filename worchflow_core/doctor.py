@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worchflow_core.durations import format_duration
+from worchflow_core.liveness import SLACK, is_live, no_worker
 from worchflow_core.models import (
     CLAIMABLE,
-    Execution,
     Finding,
     Status,
-    Worker,
-    WorkerState,
 )
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.words import human_age
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from worchflow_core.app import Worchflow
     from worchflow_core.protocols import Backend, Store
     from worchflow_core.settings import Settings
-
-_SLACK = timedelta(seconds=2)
-"""How far this machine's clock may be from the store's before a lease is misjudged."""
 
 _SAMPLE = 1000
 
@@ -53,66 +48,6 @@ class Unserved:
     function: str
     count: int
     oldest: datetime
-
-
-def is_live(worker: Worker, now: datetime) -> bool:
-    """Return whether a worker's word still holds."""
-    if worker.state in (WorkerState.DEAD, WorkerState.STOPPED):
-        return False
-    return worker.lease_until is None or worker.lease_until + _SLACK > now
-
-
-def live_workers_with(
-    function: str, workers: Iterable[Worker], now: datetime | None = None
-) -> list[Worker]:
-    """Return the live workers that have a function and take work."""
-    moment = now or datetime.now(UTC)
-    return [
-        worker
-        for worker in workers
-        if is_live(worker, moment)
-        and worker.state is not WorkerState.DRAINING
-        and function in worker.functions
-    ]
-
-
-def why_waiting(
-    execution: Execution, workers: Sequence[Worker], now: datetime | None = None
-) -> str | None:
-    """Return why an execution does not run, in a sentence; None when it runs or has ended.
-
-    One whose worker is silent is said to wait for the end of that worker's lease.
-    """
-    moment = now or datetime.now(UTC)
-    if execution.status.is_final:
-        return None
-    if execution.owner is not None:
-        return _why_silent(execution.owner, workers, moment)
-    if execution.due_at is not None and execution.due_at > moment:
-        return f"{execution.status.value}, due {human_age(execution.due_at, moment)}"
-    if not live_workers_with(execution.function, workers, moment):
-        return no_worker(execution.function)
-    return "waiting for a worker to take it"
-
-
-def _why_silent(owner: str, workers: Sequence[Worker], now: datetime) -> str | None:
-    worker = next((item for item in workers if item.id == owner), None)
-    if worker is None or not is_live(worker, now):
-        return "its worker is gone; the next sweep of a live worker releases it"
-    if worker.beat_at is None or worker.lease_until is None:
-        return None
-    # Two beats and a half fit into the time after which silence is worth a word.
-    if now - worker.beat_at <= (worker.lease_until - worker.beat_at) / 3 + _SLACK:
-        return None
-    return (
-        f"its worker {worker.name} was last heard of {human_age(worker.beat_at, now)}; "
-        f"others may take it over {human_age(worker.lease_until, now)}"
-    )
-
-
-def no_worker(function: str) -> str:
-    """Return the sentence said of a function that no live worker has."""
-    return f"no live worker has {function}"
 
 
 async def unserved(store: Store, now: datetime | None = None) -> list[Unserved]:
@@ -246,7 +181,7 @@ async def _schedules(app: Worchflow) -> list[Finding]:
     if not active:
         return []
     leader, now = await app.client.scheduler(), datetime.now(UTC)
-    if leader is not None and leader.until + _SLACK > now:
+    if leader is not None and leader.until + SLACK > now:
         text = f"{len(active)} active, fired by {leader.name}"
         return [Finding(level="ok", subject="schedules", text=text)]
     text = f"{len(active)} active, and nobody fires them; start a worker or worchflow scheduler"

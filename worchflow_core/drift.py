@@ -100,12 +100,16 @@ class Drift:
         execution_id: for messages.
         recorded: the steps that stand in the store, by id; they grow.
         on_change: what the function wants.
+
+    Attributes:
+        is_quiet: log nothing of what is run anew: it is a rehearsal.
     """
 
     def __init__(
         self, execution_id: str, recorded: Mapping[str, StepRecord], on_change: OnChange
     ) -> None:
         self.on_change = on_change
+        self.is_quiet = False
         self._execution_id = execution_id
         self._recorded = recorded
 
@@ -158,7 +162,8 @@ class Drift:
 
     def _anew(self, slot: Slot, why: str) -> Slot:
         place = slot.inner(ANEW)
-        if place.step_id not in self._recorded:  # else it was run, and told, in an earlier attempt
+        is_told = place.step_id in self._recorded  # it was run anew in an earlier attempt
+        if not is_told and not self.is_quiet:
             logger.warning("execution %s: %s; it is run anew now", self._execution_id, why)
         return place
 

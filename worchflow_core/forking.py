@@ -31,6 +31,7 @@ from worchflow_core.models import (
     StepRecord,
     StepStatus,
 )
+from worchflow_core.stages import Stage
 from worchflow_core.transitions import UNTIL_WOKEN
 from worchflow_core.undos import UNDO, undone_steps
 from worchflow_core.validation import check_execution_id
@@ -231,6 +232,7 @@ class Forker:
             priority=source.priority,
             tags=source.tags,
             headers=source.headers,
+            gates_passed=Stage.UNIQUE,  # it was asked for: it is no event that is one too many
             handlers_due=True,  # until it is ready: a sweep looks at what is marked so
         )
 

@@ -514,9 +514,10 @@ def test_who_waits_can_be_cancelled_and_retried(place: dict[str, Any]) -> None:
 
             await until(are_parked)
             out, later, _ = await parked()
-            reason = await app.client.why_held(await out.get())
-            assert reason is not None
-            assert reason.startswith("waits for the only place under its limit, held by ")
+            reasons = {item.code: item for item in await app.client.explain(out.id)}
+            assert reasons["limit"].text.startswith(
+                "it waits for a place under a limit of limited: 1 of 1 are taken, by "
+            )
             await out.cancel()
             await later.cancel()
             await later.retry()
@@ -573,10 +574,10 @@ def test_a_paused_function_begins_nothing_until_it_is_resumed(place: dict[str, A
                 waits = await app.client.send(held)
                 assert await (await app.client.send(other)).result(30) == "done"
                 assert (await waits.get()).status is Status.QUEUED
-                reason = await app.client.why_held(await waits.get())
-                assert reason is not None
-                assert reason.startswith("held is paused since ")
-                assert reason.endswith(": a migration")
+                reason = (await app.client.explain(waits.id))[0]
+                assert reason.code == "function_paused"
+                assert reason.text.startswith("held was paused ")
+                assert "(a migration)" in reason.text
                 await app.client.resume_function("held")
                 assert await waits.result(30) == "done"
 

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from worchflow_core import Event, Execution, Status, Worchflow, Worker, WorkerState, function
+from worchflow_core import Event, Execution, Worchflow, Worker, WorkerState, function
 from worchflow_core.doctor import (
     diagnose,
     is_healthy,
-    is_live,
     list_settings,
-    live_workers_with,
     unserved,
-    why_waiting,
 )
+from worchflow_core.liveness import is_live, live_workers_with
 from worchflow_core.settings import load_settings
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -52,38 +50,6 @@ def test_a_draining_worker_takes_no_more() -> None:
     assert live_workers_with("pay", [WORKER], NOW) == [WORKER]
     assert live_workers_with("other", [WORKER], NOW) == []
     assert live_workers_with("pay", [replace(WORKER, state=WorkerState.DRAINING)], NOW) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "workers", "reason"),
-    [
-        ({}, [WORKER], "waiting for a worker to take it"),
-        ({}, [], "no live worker has pay"),
-        ({"due_at": NOW + timedelta(minutes=5)}, [WORKER], "queued, due in 5m"),
-        ({"status": Status.COMPLETED}, [], None),
-        ({"status": Status.PROCESSING, "owner": "w1"}, [WORKER], None),
-        (
-            {"status": Status.PROCESSING, "owner": "w9"},
-            [WORKER],
-            "its worker is gone; the next sweep of a live worker releases it",
-        ),
-        (
-            {"status": Status.PROCESSING, "owner": "w1"},
-            [
-                replace(
-                    WORKER,
-                    beat_at=NOW - timedelta(seconds=20),
-                    lease_until=NOW + timedelta(seconds=10),
-                )
-            ],
-            "its worker ana:1 was last heard of 20s ago; others may take it over in 10s",
-        ),
-    ],
-)
-def test_it_is_said_why_an_execution_rests(
-    changes: dict[str, Any], workers: list[Worker], reason: str | None
-) -> None:
-    assert why_waiting(replace(EXECUTION, **changes), workers, NOW) == reason
 
 
 def opened(**overrides: Any) -> Worchflow:

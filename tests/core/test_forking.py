@@ -16,9 +16,11 @@ from worchflow_core import (
     InvalidInput,
     NotAllowed,
     NotFound,
+    Rate,
     Status,
     Step,
     StoreUnavailable,
+    Unique,
     Worchflow,
     control,
     function,
@@ -328,6 +330,23 @@ def test_an_id_makes_a_fork_once(url: str) -> None:
             with pytest.raises(IdempotencyConflict):
                 await app.client.fork(first, id=first)
             assert shop.ran == ["Total", "Receipt"]
+
+    run(main())
+
+
+def test_a_fork_is_no_repeated_event(url: str) -> None:
+    @function(id="mail", unique=Unique(window="1h"), rate_limit=Rate(1, "1h"), debounce="10ms")
+    async def mail(event: Event[Any], step: Step) -> Any:
+        return await step.run("Send", lambda: event.data)
+
+    async def main() -> None:
+        async with working(mail, url=url, **SERVED) as app:
+            first = await app.client.send(mail, {"to": "ana"})
+            assert await first.result(30) == {"to": "ana"}
+            again = await app.client.send(mail, {"to": "ana"})
+            assert (await ended(app, again.id)).status is Status.CANCELLED
+            fork = await app.client.fork(first.id)
+            assert await fork.result(30) == {"to": "ana"}
 
     run(main())
 

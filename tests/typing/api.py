@@ -18,7 +18,9 @@ from worchflow_core import (
     Failure,
     Function,
     Limit,
+    OnChange,
     Rate,
+    Reason,
     Resource,
     Send,
     SentEvent,
@@ -45,7 +47,6 @@ async def controlled(event: Event[dict[str, Any]], step: Step) -> int:
 
 async def flow(client: Client, execution: Execution) -> None:
     assert_type(await client.send(controlled, {}), ExecutionHandle[int])
-    assert_type(await client.why_held(execution), str | None)
 
 
 @dataclass
@@ -158,10 +159,23 @@ async def client_is_typed(client: Client) -> None:
     assert_type(sent.executions[0].function, str)
 
 
+async def forks_and_reasons_are_typed(client: Client) -> None:
+    fork = await client.fork("one", from_step="Charge", data={"amount": 2}, results={"Tax": 1})
+    assert_type(fork, ExecutionHandle[Any])
+    assert_type(await client.explain("one"), tuple[Reason, ...])
+    await client.fork("one", "Charge")  # type: ignore[call-arg]
+
+
+@function(on_change=OnChange.WARN)
+async def changes(event: Event[Any], step: Step) -> None: ...
+
+
 def blocking_client_is_typed(client: BlockingClient) -> None:
     assert_type(client.send(pay, Payment(1)).result(timeout=1), Receipt)
     assert_type(client.get("one"), Execution)
     assert_type(client.retry("one"), Execution)
+    assert_type(client.explain("one"), tuple[Reason, ...])
+    assert_type(client.fork("one", id="two").result(timeout=1), Any)
     assert_type(client.send_event("order/paid"), SentEvent[BlockingHandle[Any]])
 
 

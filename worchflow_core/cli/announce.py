@@ -96,7 +96,7 @@ def _line(what: str, where: str, source: str) -> str:
 
 async def warn_of_missing_workers(app: Worchflow, functions: Sequence[str]) -> None:
     """Warn of each function that no live worker has, naming the store that was asked."""
-    from worchflow_core.doctor import live_workers_with, no_worker
+    from worchflow_core.liveness import live_workers_with, no_worker
 
     workers = await app.client.workers() if functions else ()
     for function in functions:

@@ -143,7 +143,7 @@ async def _functions(
     pauses: Mapping[str, Pause] = {}
     if client is not None:
         pauses = await client.paused_functions()
-        from worchflow_core.doctor import live_workers_with
+        from worchflow_core.liveness import live_workers_with
 
         workers = await client.workers()
         live = {item.id: len(live_workers_with(item.id, workers)) for item in known}
@@ -299,7 +299,7 @@ def _worker(known: Sequence[Worker], text: str) -> Worker:
 def _print_workers(known: Sequence[Worker], flags: Flags, *, lines: bool) -> None:
     from worchflow_core.cli import shapes
     from worchflow_core.cli.tables import Column, table
-    from worchflow_core.doctor import is_live
+    from worchflow_core.liveness import is_live
     from worchflow_core.words import human_age, printable
 
     now = datetime.now(UTC)

@@ -47,7 +47,10 @@ def build() -> Any:
     from worchflow_core.cli import (
         about,
         change,
+        check,
         cluster,
+        explain,
+        fork,
         lists,
         move,
         run_command,
@@ -67,7 +70,21 @@ def build() -> Any:
         help="Durable workflows: every step is saved, every layer is a plugin.",
     )
     app.callback()(_root)
-    for family in (work, run_command, send, lists, show, change, move, cluster, schedules, about):
+    for family in (
+        work,
+        run_command,
+        send,
+        lists,
+        show,
+        explain,
+        change,
+        fork,
+        move,
+        cluster,
+        check,
+        schedules,
+        about,
+    ):
         family.register(app)
     root = typer.main.get_command(app)
     _extend(root)

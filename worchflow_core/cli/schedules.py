@@ -190,7 +190,7 @@ def _outcome(runs: Sequence[ScheduleRun]) -> str:
 
 
 def _state(item: ScheduleInfo, workers: Sequence[Worker], now: datetime) -> str:
-    from worchflow_core.doctor import live_workers_with
+    from worchflow_core.liveness import live_workers_with
 
     if item.is_paused:
         return "paused"

@@ -35,6 +35,14 @@ Since = Annotated[
     str | None, typer.Option("--since", help="Created since: 1h ago as 1h, or 2030-01-31T12:00.")
 ]
 Until = Annotated[str | None, typer.Option("--until", help="Created before; as --since.")]
+OneId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An id, or 6 and more characters of one.",
+        autocompletion=completion.executions,
+    ),
+]
 Ids = Annotated[
     list[str] | None,
     typer.Argument(

@@ -85,8 +85,8 @@ def send(
     flags = flags_of(ctx)
     if execution_id is not None and count > 1:
         raise exits.CommandError("--id and --count exclude each other: an id names one execution")
-    given = {"delay": _span(delay, "--delay"), "at": _moment(at), "tags": tag or []}
-    limit = _span(timeout, "--timeout")
+    given = {"delay": span(delay, "--delay"), "at": _moment(at), "tags": tag or []}
+    limit = span(timeout, "--timeout")
 
     async def main() -> int:
         app = load_app(flags)
@@ -101,9 +101,11 @@ def send(
                 value = event_data(text, fields, events.typed(function, known), app, function)
                 sent = await events.send(app, function, value, execution_id, tag or [], flags)
                 await events.tell(app, sent, value, known, flags, with_ids=not wait)
-                if not wait:
-                    return exits.DONE
-                return await _await(app, list(sent.executions), limit, flags)
+                return (
+                    await await_all(app, list(sent.executions), limit, flags)
+                    if wait
+                    else exits.DONE
+                )
             info = _named(app, function, known, force=force, hint=_UNKNOWN)
             value = event_data(text, fields, info, app, function)
             if not force:
@@ -117,7 +119,7 @@ def send(
             if not wait:
                 _print_handles(handles, flags)
                 return exits.DONE
-            return await _await(app, handles, limit, flags)
+            return await await_all(app, handles, limit, flags)
 
     raise typer.Exit(run_async(main()))
 
@@ -276,9 +278,10 @@ def _print_handles(handles: list[ExecutionHandle[Any]], flags: Flags) -> None:
             output.data(handle.id)
 
 
-async def _await(
+async def await_all(
     app: Worchflow, handles: list[ExecutionHandle[Any]], limit: Any, flags: Flags
 ) -> int:
+    """Wait for executions, print how they ended, and return the worst exit code."""
     import asyncio
     import contextlib
 
@@ -351,7 +354,8 @@ def _put(value: Any, path: str, item: Any) -> None:
     value[last] = item
 
 
-def _span(text: str | None, name: str) -> Any:
+def span(text: str | None, name: str) -> Any:
+    """Return the span of an option; raise `CommandError` where it is none."""
     from worchflow_core.durations import parse_duration
 
     if text is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worchflow_core.cli import completion, exits, output
+from worchflow_core.cli import exits, output, selection
 from worchflow_core.cli.flags import flags_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.5
 _TITLE = 32
+_PLAIN = ("running", "completed", "failed", "cancelled")
+"""Reasons that say no more than the lines above them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -30,14 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def show(
     ctx: typer.Context,
-    execution_id: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID",
-            help="An id, or 6 and more characters of one.",
-            autocompletion=completion.executions,
-        ),
-    ],
+    execution_id: selection.OneId,
     steps: Annotated[bool, typer.Option("--steps", help="Print the steps alone.")] = False,
     step: Annotated[
         str | None, typer.Option(metavar="NAME", help="Print the result of this step alone.")
@@ -207,7 +202,6 @@ def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Fl
 
 async def _print_all(client: Client, execution: Execution, recorded: Sequence[StepRecord]) -> None:
     from worchflow_core.cli.said import log_lines, progress_line
-    from worchflow_core.doctor import why_waiting
     from worchflow_core.words import printable, short_id
 
     now = datetime.now(UTC)
@@ -216,10 +210,9 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     for line in _wrapped(_facts(execution, now)):
         output.data(line)
     if not execution.status.is_final:
-        reason = await client.why_held(execution)
-        reason = reason or why_waiting(execution, await client.workers(), now)
-        if reason is not None:
-            output.data(printable(reason))
+        for reason in await client.explain(execution.id):
+            if reason.code not in _PLAIN:
+                output.data(printable(reason.text))
     lines = step_lines(execution, recorded)
     if lines:
         output.data("")
@@ -258,6 +251,9 @@ def _facts(execution: Execution, now: datetime) -> list[str]:
         facts.append(f"worker {printable(owner)[:12]}")
     if execution.code_version:
         facts.append(printable(execution.code_version))
+    for word, other in (("forked from", execution.forked_from), ("parent", execution.parent)):
+        if other:
+            facts.append(f"{word} {printable(other)}")
     if execution.tags:
         facts.append(f"tags {printable(', '.join(execution.tags))}")
     return facts

@@ -19,6 +19,7 @@ from worchflow_core import (
 )
 from worchflow_plugins.dashboard.parameters import (
     BulkBody,
+    ForkBody,
     SendBody,
     make_choice,
     parse_cursor,
@@ -127,6 +128,20 @@ class Actions:
         """Cancel an execution: at once, or at its next step boundary."""
         try:
             return await self._source.client.cancel(execution_id)
+        finally:
+            self._reader.snapshots.forget()
+
+    async def fork(self, execution_id: str, body: ForkBody) -> ExecutionHandle[Any]:
+        """Run an execution again from one of its steps, as a new one."""
+        given = {"data": body.data} if body.has_data else {}
+        try:
+            return await self._source.client.fork(
+                execution_id,
+                from_step=body.from_step or None,
+                results=body.results,
+                id=body.id,
+                **given,
+            )
         finally:
             self._reader.snapshots.forget()
 

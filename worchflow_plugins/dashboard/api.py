@@ -21,6 +21,7 @@ from worchflow_plugins.dashboard.parameters import (
     SKIP_MAX,
     Body,
     BulkBody,
+    ForkBody,
     PauseBody,
     SendBody,
     check_names,
@@ -78,6 +79,7 @@ class Api:
         get(f"{one}/steps", responses=o.answers(o.STEPS, 404), openapi_extra=o.taking(steps))(
             self.steps
         )
+        get(f"{one}/explain", responses=o.answers(o.REASONS, 404))(self.explain)
         get(one, responses=o.answers(o.DETAIL, 404, *reading))(self.execution)
         for verb in (self.retry, self.cancel):
             post(
@@ -85,6 +87,11 @@ class Api:
                 responses=o.answers(o.DONE, 404, 409, *changing),
                 openapi_extra=nothing,
             )(verb)
+        post(
+            f"{one}/fork",
+            responses=o.answers(o.FORKED, 404, 409, *changing),
+            openapi_extra=o.bearing(o.FORK),
+        )(self.fork)
         for many in (self.retry_many, self.cancel_many):
             name = many.__name__.partition("_")[0]
             for path in (f"/executions/{name}", f"/{name}"):
@@ -199,6 +206,13 @@ class Api:
         part = [self._shapes.step(step) for step in steps[skip : skip + limit]]
         return JSONResponse({"steps": part, "total": len(steps), "limit": limit, "skip": skip})
 
+    async def explain(self, execution_id: str, request: Request) -> JSONResponse:
+        """Return why an execution is not running, or how it runs or ended."""
+        check_names(request.query_params, ())
+        reasons = await self._reader.reasons(execution_id)
+        shapes = [self._shapes.reason(reason) for reason in reasons]
+        return JSONResponse({"executionId": execution_id, "reasons": shapes})
+
     async def functions(self, request: Request) -> JSONResponse:
         """Return the known functions with the JSON schema of their event data."""
         check_names(request.query_params, ())
@@ -257,6 +271,22 @@ class Api:
         execution = await self._actions.cancel(execution_id)
         return JSONResponse(
             {"success": True, "executionId": execution.id, "status": execution.status.value}
+        )
+
+    async def fork(self, execution_id: str, request: Request) -> JSONResponse:
+        """Run an execution again from one of its steps, as a new one; with other data or results.
+
+        With `{}` it begins at the first step.
+        """
+        body = await read_body(request, ForkBody)
+        handle = await self._actions.fork(execution_id, body)
+        return JSONResponse(
+            {
+                "success": True,
+                "executionId": handle.id,
+                "isNew": handle.is_new,
+                "forkedFrom": execution_id,
+            }
         )
 
     async def retry_many(self, request: Request) -> JSONResponse:

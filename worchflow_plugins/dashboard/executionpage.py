@@ -73,8 +73,6 @@ async def execution_view(
     ui: Ui,
     execution_id: str,
     query: QueryParams,
-    *,
-    can_fork: bool = False,
 ) -> View:
     """Return the page of an execution, its newest attempt unless the query names another."""
     check_names(query, ("attempt", "only", "steps"))
@@ -126,16 +124,25 @@ async def execution_view(
                 for item in children[:CHILDREN_MAX]
             ],
             "has_more_children": len(children) > CHILDREN_MAX,
+            "reasons": await _reasons(reader, shapes, execution),
             "notes": shapes.notes(notes),
             "progress": None if execution.status in FINAL else notes.progress,
             "wanted": wanted_by(execution),
-            "forks": _forks(execution, steps) if can_fork else {},
+            "forks": _forks(execution, steps),
             "panels": await ui.panels_of("execution", execution),
             "can_be_retried": execution.status in (Status.FAILED, Status.CANCELLED),
             "can_be_cancelled": execution.status not in FINAL,
             "is_cancelling": execution.cancel_requested_at is not None,
         },
     )
+
+
+async def _reasons(reader: Reader, shapes: Shapes, execution: Execution) -> Sequence[str]:
+    """Return why an execution is not running; nothing of one that runs or has ended."""
+    if execution.status in FINAL:
+        return ()
+    reasons = await reader.reasons(execution.id)
+    return [shapes.reason(item)["text"] for item in reasons if item.code != "running"]
 
 
 def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:

@@ -239,6 +239,40 @@ EVENT = closed(
     "name",
     "data",
 )
+FORKED = obj(
+    {
+        "success": {"type": "boolean"},
+        "executionId": _TEXT,
+        "isNew": {"type": "boolean", "description": "false where it was forked before"},
+        "forkedFrom": _TEXT,
+    }
+)
+FORK = closed(
+    {
+        "fromStep": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "description": "title, key or id of the step to begin with",
+        },
+        "data": {"description": "other event data"},
+        "results": {
+            "type": "object",
+            "maxProperties": 1000,
+            "description": "other results of steps that are kept, by title or step id",
+        },
+        "id": {**_ID, "description": "id of the fork; forking again creates nothing new"},
+    }
+)
+REASONS = obj(
+    {
+        "executionId": _TEXT,
+        "reasons": {
+            "type": "array",
+            "items": obj({"code": _TEXT, "text": _TEXT, "facts": _ANY_OBJECT}),
+        },
+    }
+)
 _PLAIN: Json = {"type": "string", "maxLength": 256, "pattern": r"^[^\x00-\x1f]*$"}
 CHOICE = closed(
     {

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from worchflow_core import Client, FunctionInfo, InvalidInput, NotFound, WorkerState
+from worchflow_core import FunctionInfo, InvalidInput, NotFound, WorkerState
 from worchflow_plugins.dashboard import view
 from worchflow_plugins.dashboard.checks import examine
 from worchflow_plugins.dashboard.executionpage import Block, execution_view
@@ -97,7 +97,6 @@ class Pages:
                     self._ui,
                     execution_id,
                     query,
-                    can_fork=hasattr(Client, "fork"),
                 ),
             )
         except NotFound:

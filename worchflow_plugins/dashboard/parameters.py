@@ -176,6 +176,20 @@ class SendBody(Body):
     force: bool = Field(False, description="send although function or schema speak against it")
 
 
+class ForkBody(Body):
+    """What is wanted of a fork; see `Client.fork`."""
+
+    from_step: str = Field("", alias="fromStep", min_length=1, max_length=256)
+    data: Any = None
+    results: dict[str, Any] = Field(default_factory=dict, max_length=1000)
+    id: str | None = Field(None, max_length=128)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether data was given: null is data as well."""
+        return "data" in self.model_fields_set
+
+
 class ChoiceBody(Body):
     """Which executions, by what they are.
 

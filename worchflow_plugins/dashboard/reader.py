@@ -17,6 +17,7 @@ from worchflow_core import (
     Notes,
     NotFound,
     Pause,
+    Reason,
     ScheduleInfo,
     ScheduleRun,
     Status,
@@ -163,6 +164,20 @@ class Reader:
         return await self._once(
             ("notes", execution_id), lambda: self._source.client.notes(execution_id)
         )
+
+    async def reasons(self, execution_id: str) -> Sequence[Reason]:
+        """Return why an execution is not running; raise `NotFound` if there is none."""
+
+        async def read() -> Sequence[Reason] | None:
+            try:
+                return await self._source.client.explain(execution_id)
+            except NotFound:
+                return None
+
+        found = await self._once(("reasons", execution_id), read)
+        if found is None:
+            raise NotFound(f"no execution {execution_id[:200]!r}")
+        return found
 
     async def mirrored(self, execution_id: str) -> Mapping[str, str]:
         """Return the hash of an execution that Redis shows; {} without Redis."""

@@ -195,7 +195,8 @@ def route_path(scope: Scope) -> str:
 
 def body_limit(path: str) -> int:
     """Return how many bytes the body of a request to `path` may have."""
-    return SEND_LIMIT if path == "/api/send" else BODY_LIMIT
+    is_large = path == "/api/send" or (path.startswith("/api/") and path.endswith("/fork"))
+    return SEND_LIMIT if is_large else BODY_LIMIT
 
 
 def _right(method: str, path: str) -> str:

@@ -13,10 +13,12 @@ from worchflow_core import (
     FunctionInfo,
     Notes,
     Pause,
+    Reason,
     StepRecord,
     Trigger,
     Worker,
     execution_to_wire,
+    reason_to_wire,
     step_to_wire,
     to_millis,
     worker_to_wire,
@@ -119,6 +121,15 @@ class Shapes:
     def text(self, value: str) -> str:
         """Return the text of an error as people may see it."""
         return str(redacted(self.redact, "error", value))
+
+    def reason(self, reason: Reason) -> dict[str, Any]:
+        """Return a reason; what it quotes of an error is as people may see it."""
+        message = reason.facts.get("message")
+        if message and self.redact is not None:
+            seen = self.text(message)
+            text = reason.text.replace(message, seen)
+            reason = replace(reason, text=text, facts={**reason.facts, "message": seen})
+        return reason_to_wire(reason)
 
     def failure(self, failure: Failure | None) -> Failure | None:
         """Return a failure as people may see it."""

@@ -207,6 +207,45 @@ def test_retry_cancel_delete_and_purge(here: Here) -> None:
     assert here.asked(lambda app: app.journal.store.steps(["fail-0001"])) == {}
 
 
+def test_explain_fork_and_check(here: Here, place: Path) -> None:
+    first = here.send("pay", GOOD, "--id", "order-1")
+    assert "no live worker has pay" in here.ok("explain", "order-1")
+    (reason,) = here.document("explain", first)["reasons"]
+    assert reason["code"] == "no_live_worker"
+    here.burst()
+    assert "it completed" in here.ok("explain", "order-1")
+    fork = here.ok("fork", "order-1", "--from-step", "Charge", "--id", "order-2").strip()
+    assert fork == "order-2"
+    forked = here.document("fork", "order-1", "--from-step", "Charge", "--id", "order-2")
+    assert forked == {"executionId": "order-2", "isNew": False, "forkedFrom": "order-1"}
+    edited = here.ok("fork", first, "--result", 'Charge={"id": "ch_9"}', "-q").strip()
+    cheaper = here.ok("fork", first, "-q", "--data", GOOD.replace("3", "7")).strip()
+    here.burst()
+    assert here.statuses("order-1", "order-2", edited, cheaper) == [Status.COMPLETED] * 4
+    assert json.loads(here.ok("show", edited, "--result")) == {"charged": 3.0, "id": "ch_9"}
+    assert json.loads(here.ok("show", cheaper, "--result"))["charged"] == 7.0
+    assert "forked from order-1" in here.ok("show", edited)
+    assert here.document("show", "order-2")["execution"]["forkedFrom"] == "order-1"
+    unknown = here.cli("fork", "order-1", "--from-step", "Nope")
+    assert unknown.code == exits.USAGE
+    assert "there are: 'Validate', 'Charge'" in unknown.err
+    assert here.cli("fork", "no-such-thing").code == exits.NOT_FOUND
+    assert "4 fine" in here.ok("check", "-m", here.flows, "--function", "pay")
+    waiting = here.send("pay", GOOD)
+    changed = (place / f"{here.flows}.py").read_text().replace("amount: float", "amount: list")
+    (place / "changed.py").write_text(changed, encoding="utf-8")
+    done = here.cli("check", "-m", "changed", "--last", "10", "--json")
+    assert done.code == exits.FAILED
+    (report,) = [item for item in json.loads(done.out)["items"] if item["function"] == "pay"]
+    assert report["breaks"] == 5
+    (live,) = [item for item in report["troubles"] if item["isLive"]]
+    assert live["executionId"] == waiting
+    shown = here.cli("check", "-m", "changed")
+    assert shown.code == exits.FAILED
+    assert "1 unfinished execution would break" in shown.err
+    assert f"{waiting[:8]} queued: event data of pay does not fit" in shown.out
+
+
 def test_a_worker_is_seen_waited_for_and_drained(here: Here, place: Path) -> None:
     worker = here.program("worker", "-m", here.flows, "--name", "ana", "--health-port", "0")
     worker.until(" started ")

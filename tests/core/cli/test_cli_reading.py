@@ -28,6 +28,8 @@ def three(cli: Callable[..., Any], flows: str) -> str:
 READING = [
     ("list",),
     ("show", "abcdef12"),
+    ("explain", "abcdef12"),
+    ("fork", "abcdef12"),
     ("stats",),
     ("workers",),
     ("functions",),
@@ -53,7 +55,7 @@ def test_reading_creates_no_database(
         assert f"nothing was ever sent: there is no database {place / 'worchflow.db'}" in done.err
 
 
-@pytest.mark.parametrize("arguments", [*READING[:5], ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*READING[:7], ("doctor",)], ids=" ".join)
 def test_reading_imports_no_user_code(
     cli: Callable[..., Any], three: str, arguments: tuple[str, ...]
 ) -> None:

@@ -95,6 +95,8 @@ def test_every_route_is_told(server: Server, api: Any) -> None:
         ("/api/executions/{execution_id}/steps", "get"),
         ("/api/executions/{execution_id}/retry", "post"),
         ("/api/executions/{execution_id}/cancel", "post"),
+        ("/api/executions/{execution_id}/fork", "post"),
+        ("/api/executions/{execution_id}/explain", "get"),
         ("/api/stats", "get"),
         ("/api/send", "post"),
         ("/api/executions/retry", "post"),

@@ -1,0 +1,179 @@
+"""Delays: the reasons why an execution that nobody has is not to be taken yet."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from worchflow_core.batches import leader_of
+from worchflow_core.clock import from_millis
+from worchflow_core.facts import Facts, Reason, listed, waited_children
+from worchflow_core.forking import is_half_made
+from worchflow_core.identities import DEADLINE
+from worchflow_core.models import Status, StepRecord
+
+_DIGEST = re.compile(r":[0-9a-f]{24}$")
+"""The end of the wait key of an event whose data has to match."""
+
+
+# --- held back ------------------------------------------------------------------------------------
+
+
+def paused(facts: Facts) -> Iterator[Reason]:
+    """Say that its function is paused."""
+    pause = facts.pause
+    if facts.is_free and pause is not None:
+        why = f" ({pause.reason})" if pause.reason else ""
+        yield Reason(
+            code="function_paused",
+            text=f"{pause.function} was paused {facts.age(pause.paused_at)}{why}; none of its "
+            "executions begins until it is resumed",
+            facts={"paused_at": pause.paused_at, "reason": pause.reason},
+        )
+
+
+def in_line(facts: Facts) -> Iterator[Reason]:
+    """Say which place it waits for, of those that flow control allows."""
+    if not facts.is_free or facts.is_due:
+        return
+    if (leader := leader_of(facts.execution)) is not None:
+        yield Reason(
+            code="in_batch",
+            text=f"it runs together with execution {leader}, as one batch",
+            facts={"leader": leader},
+        )
+        return
+    for key in facts.execution.waits:
+        if "|" not in key:
+            continue
+        line = facts.lines.get(key)
+        if line is None or not line.limit:
+            yield Reason(
+                code="held_back",
+                text="flow control holds it back until it is called",
+                facts={"wait_key": key},
+            )
+            continue
+        holders = sorted(line.holders)
+        used = f"{len(holders):,} of {line.limit:,}"
+        what = "its singleton" if "|singleton|" in line.key else "a limit"
+        taken = f"{used} are taken, by {listed(holders)}" if holders else "the next one is its own"
+        yield Reason(
+            code="limit",
+            text=f"it waits for a place under {what} of {facts.execution.function}: {taken}",
+            facts={"key": line.key, "limit": line.limit, "holders": holders},
+        )
+
+
+# --- later ----------------------------------------------------------------------------------------
+
+
+def waiting(facts: Facts) -> Iterator[Reason]:
+    """Say which events and children it waits for, and until when."""
+    execution = facts.execution
+    if not facts.is_free or facts.is_due or execution.status is Status.RETRYING:
+        return
+    for child_id in waited_children(execution):
+        child = facts.children.get(child_id)
+        state = "is not there any more" if child is None else f"is {child.status}"
+        yield Reason(
+            code="waiting_for_child",
+            text=f"it waits for the end of execution {child_id}"
+            + (f" of {child.function}" if child else "")
+            + f", which {state}",
+            facts={
+                "execution_id": child_id,
+                "function": child.function if child else None,
+                "status": str(child.status) if child else None,
+            },
+        )
+    keys = [key for key in execution.waits if "|" not in key and not key.startswith("child:")]
+    events: dict[str, bool] = {}
+    for key in keys:
+        name = _DIGEST.sub("", key)
+        event = name.removesuffix(f"@{execution.id}")
+        events[event] = events.get(event, False) or name != key
+    for event, is_matched in events.items():
+        what = f"event {event!r}" + (" whose data matches" if is_matched else "")
+        yield Reason(
+            code="waiting_for_event",
+            text=f"it waits for an {what}",
+            facts={"event": event, "has_match": is_matched},
+        )
+    for step in facts.steps if execution.waits else ():
+        until = _until(step)
+        if until is not None and until > facts.now:
+            yield Reason(
+                code="wait_timeout",
+                text=f"step {step.title!r} stops waiting {facts.age(until)}",
+                facts={"step": step.title, "until": until},
+            )
+
+
+def _until(step: StepRecord) -> datetime | None:
+    if step.kind != DEADLINE:
+        return None
+    return from_millis(json.loads(step.result or "{}")["until"])
+
+
+def sleeping(facts: Facts) -> Iterator[Reason]:
+    """Say which sleep it is in."""
+    if not facts.is_free or facts.is_due:
+        return
+    for step in facts.steps:
+        if step.kind == "sleep" and step.ended_at is not None and step.ended_at > facts.now:
+            yield Reason(
+                code="sleeping",
+                text=f"it sleeps in step {step.title!r} and wakes {facts.age(step.ended_at)}",
+                facts={"step": step.title, "until": step.ended_at},
+            )
+
+
+def later(facts: Facts) -> Iterator[Reason]:
+    """Say why it is due at a moment that has not come."""
+    execution = facts.execution
+    due = execution.due_at
+    if not facts.is_free or due is None or not facts.is_timed or is_half_made(execution):
+        return
+    known: dict[str, Any] = {"due_at": due}
+    first = 0 if execution.forked_from is None else 1
+    if execution.status is Status.RETRYING:
+        yield _retry_later(facts, due)
+    elif execution.status is Status.QUEUED and execution.crashes:
+        yield Reason(
+            code="crash_backoff",
+            text=f"its worker died {execution.crashes} times in a row; it may be taken again "
+            f"{facts.age(due)}",
+            facts=known | {"crashes": execution.crashes},
+        )
+    elif execution.status is Status.QUEUED and execution.fence > first:
+        yield Reason(  # it was claimed, and given back without an attempt
+            code="put_off",
+            text=f"flow control lets it start {facts.age(due)}",
+            facts=known,
+        )
+    elif execution.status is Status.QUEUED:
+        yield Reason(
+            code="delayed",
+            text=f"it was sent not to begin before {due:%Y-%m-%d %H:%M:%S} UTC, {facts.age(due)}",
+            facts=known | {"scheduled_for": execution.scheduled_for},
+        )
+
+
+def _retry_later(facts: Facts, due: datetime) -> Reason:
+    execution = facts.execution
+    number = execution.failed_attempts + 1
+    of = f" of {max(number, execution.retries + 1)}" if execution.retries is not None else ""
+    text = f"attempt {number}{of} begins {facts.age(due)}"
+    known: dict[str, Any] = {
+        "due_at": due,
+        "attempt": number,
+        "attempts": None if execution.retries is None else execution.retries + 1,
+    }
+    if execution.error is not None:
+        text += f"; the last failed with {execution.error.type}: {execution.error.message}"
+        known |= {"error": execution.error.type, "message": execution.error.message}
+    return Reason(code="retry_later", text=text, facts=known)
