@@ -323,10 +323,14 @@ class Claimer:
             while not (task.done() or running.is_over):
                 running.changed.clear()
                 changed = asyncio.ensure_future(running.changed.wait())
-                await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                try:
+                    await asyncio.wait({task, changed}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
         finally:
             while not task.done():  # again and again: a driver may lose a cancellation
                 task.cancel()
                 await asyncio.wait({task}, timeout=0.1)
+            if not task.cancelled():
+                task.exception()  # looked at, should nobody be left to be told
         return None if task.cancelled() else task.result()

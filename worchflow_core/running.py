@@ -48,7 +48,7 @@ class Running:
         self._registry = registry
         self._tasks: set[asyncio.Task[None]] = set()
         self._suspects = 0
-        self._settling = 0
+        self._settling: set[Attempt] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -64,6 +64,16 @@ class Running:
         return self.is_stopping or self._lease.is_lost
 
     @property
+    def busy(self) -> int:
+        """How many have code that has not ended."""
+        return len(self._tasks) - len(self._settling)
+
+    @property
+    def active(self) -> list[Attempt]:
+        """The attempts whose code has not ended; any thread may ask."""
+        return [item for item in list(self.attempts.values()) if item not in self._settling]
+
+    @property
     def room(self) -> int:
         """How many more may be started; none while a suspected killer of workers runs.
 
@@ -73,8 +83,7 @@ class Running:
         if self._suspects:
             return 0
         limit = self._around.settings.concurrency
-        running = len(self._tasks) - self._settling
-        return min(limit - running, 2 * limit - len(self._tasks))
+        return min(limit - self.busy, 2 * limit - len(self._tasks))
 
     def stop(self, signal: ControlSignal, *, now: bool) -> None:
         """Let every attempt unwind at its next step call, or at once."""
@@ -179,12 +188,12 @@ class Running:
 
     async def _leave(self, attempt: Attempt, outcome: Outcome) -> Execution | None:
         """Settle an attempt whose code has ended; another may begin meanwhile."""
-        self._settling += 1
+        self._settling.add(attempt)
         self.changed.set()
         try:
             return await self._settle(attempt.execution, outcome, attempt.book.recorded.values())
         finally:
-            self._settling -= 1
+            self._settling.discard(attempt)
 
     async def _look_again(self, attempt: Attempt, settled: Execution) -> None:
         """Look for what came between the wait's look and its being stored; a sweep does it too."""

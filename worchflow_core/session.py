@@ -116,8 +116,8 @@ class Session:
 
     @property
     def running(self) -> int:
-        """How many executions it runs."""
-        return len(self._running)
+        """How many executions it runs; those that are only being settled are left out."""
+        return self._running.busy
 
     @property
     def finished(self) -> int:
@@ -245,6 +245,6 @@ class Session:
                     step=attempt.book.current,
                     since=attempt.started_at,
                 )
-                for attempt in list(self._running.attempts.values())
+                for attempt in self._running.active
             ),
         )

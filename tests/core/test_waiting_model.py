@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 
 from tests.core.support import application
 from worchflow_core import Event, Execution, Status, Step, Worchflow, function, transitions
+from worchflow_core.admission import Admission
 from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.clock import Clock
 from worchflow_core.control import look_again
 from worchflow_core.lease import Lease
+from worchflow_core.notebook import Notebook
 from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.sweeper import Sweeper
 from worchflow_core.threads import ThreadPool
@@ -211,6 +213,8 @@ async def played(operations: list[tuple[Any, ...]]) -> None:
             subscriptions=Subscriptions(app.registry, app.journal.store.records),
             functions=functions,
             steps=steps,
+            notebook=Notebook(app.journal.store.records),
+            admission=Admission(app.journal, app.registry),
             resources={},
         )
         play = Play(app, clock, around)

@@ -18,6 +18,7 @@ from worchflow_core.testing.proxy import Proxy
 from worchflow_core.testing.servers import MongoServer
 from worchflow_core.transitions import Outcome, settle
 from worchflow_plugins.mongo import MongoStore
+from worchflow_plugins.mongo.connection import lasting
 
 pytestmark = [
     pytest.mark.servers,
@@ -432,5 +433,26 @@ def test_released_executions_are_free_for_others(url: str, proxy: Proxy) -> None
                 assert not await store.update([release(item, now=NOW)])
             assert len(await store.claim("v", ["f"], limit=9, now=NOW)) == 2
             assert not await store.claim("w", ["f"], limit=9, now=NOW, ids=["a", "b"])
+
+    asyncio.run(main())
+
+
+def test_a_call_that_fails_after_its_caller_left_is_complained_of_to_nobody() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0.05)
+        raise PyMongoError("operation exceeded time limit")
+
+    async def main() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        caller = asyncio.create_task(lasting(fail()))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait({caller})
+        assert caller.cancelled()
+        del caller  # it holds on to the call
+        await asyncio.sleep(0.1)
+        gc.collect()
+        assert complaints == []
 
     asyncio.run(main())

@@ -89,6 +89,8 @@ class Snapshots:
         if self._reading.get(key) is task:
             del self._reading[key]
         if not task.cancelled():
+            task.exception()  # looked at here, for those who asked may all have gone
+        if not task.cancelled():
             task.exception()  # marks it as seen, should all who asked have gone
 
 

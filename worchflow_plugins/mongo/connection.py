@@ -138,9 +138,18 @@ async def lasting(call: Coroutine[Any, Any, T]) -> T:
 
     A caller that is cancelled leaves at once while the call goes on. The driver would close its
     connection, and before Python 3.12 it sometimes loses the cancellation: a loop that was told
-    to end would then go round for ever.
+    to end would then go round for ever. How a call ends that nobody awaits any more is of no
+    interest, and no reason to complain.
     """
-    return await asyncio.shield(asyncio.ensure_future(call))
+    task = asyncio.ensure_future(call)
+    task.add_done_callback(_heed)
+    return await asyncio.shield(task)
+
+
+def _heed(task: asyncio.Task[object]) -> None:
+    """Look at how a call ended: a failure that nobody looks at is logged by asyncio."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _database_name(source: Any) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -95,6 +96,14 @@ def test_a_burst_runs_what_is_due_and_ends(cli: Callable[..., Any], flows: str) 
     assert any(line.startswith("queue ") for line in lines)
     assert any("boom, pay, until-file" in line and flows in line for line in lines)
     assert any("✓ Charge" in line or "+ Charge" in line for line in lines)
+
+
+def test_a_worker_that_ended_leaves_its_garbage_to_be_collected(
+    cli: Callable[..., Any], flows: str
+) -> None:
+    before = gc.get_freeze_count()
+    assert cli("worker", "--burst", "-m", flows).code == 0
+    assert gc.get_freeze_count() == before
 
 
 def test_only_takes_a_subset(cli: Callable[..., Any], flows: str) -> None:
