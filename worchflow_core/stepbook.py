@@ -196,7 +196,8 @@ class StepBook:
         """Raise the signal, if there is one: once it was given, every step call unwinds."""
         if self.signal is not None:
             self.was_raised = True
-            raise self.signal
+            # Else its traceback grew each time, for as long as code goes on in spite of it.
+            raise self.signal.with_traceback(None)
 
     def stop(self, signal: ControlSignal) -> None:
         """Let the next step call unwind with `signal`; the first signal stands."""

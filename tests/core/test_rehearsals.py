@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -222,6 +223,8 @@ def test_what_failed_fails_as_it_did(url: str) -> None:
 
 @pytest.mark.parametrize("kind", ["async", "blocked", "plain", "swallows"])
 def test_code_that_never_returns_hangs_nobody(url: str, kind: str) -> None:
+    over = threading.Event()  # the thread that nobody waits for burns until then
+
     @code("order")
     async def asleep(event: Event[Any], step: Step) -> Any:
         await asyncio.sleep(3600)
@@ -236,7 +239,7 @@ def test_code_that_never_returns_hangs_nobody(url: str, kind: str) -> None:
 
     @code("order")
     async def swallows(event: Event[Any], step: Step) -> Any:
-        while True:
+        while not over.is_set():
             try:
                 await step.run("New", lambda: 1)
             except BaseException:
@@ -245,6 +248,7 @@ def test_code_that_never_returns_hangs_nobody(url: str, kind: str) -> None:
     changed = {"async": asleep, "blocked": blocked, "plain": plain, "swallows": swallows}[kind]
     began = time.monotonic()
     report, _ = checked(url, changed, limit=0.2)
+    over.set()
     assert report.counts == {Verdict.UNKNOWN: 4}
     assert "longer than 0.2 s" in report.troubles[0].why
     assert report.breaks_live == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -260,6 +261,27 @@ def test_function_that_swallows_a_pause_is_paused_all_the_same_with_a_warning(
     with caplog.at_level(logging.WARNING, "worchflow"):
         run(main())
     assert "swallowing swallowed the signal to pause" in caplog.text
+
+
+def test_code_that_swallows_the_signal_again_and_again_takes_no_more_memory_each_time() -> None:
+    depths: list[int] = []
+
+    @function(retries=0)
+    async def stubborn(event: Event[Any], step: Step) -> None:
+        for _ in range(20):
+            try:
+                await step.sleep("Nap", "1h")
+            except BaseException as error:
+                depths.append(len(list(traceback.walk_tb(error.__traceback__))))
+
+    async def main() -> None:
+        async with working(stubborn) as app:
+            handle = await app.client.send(stubborn, None)
+            await until(lambda: len(depths) == 20)
+            await handle.cancel()
+
+    run(main())
+    assert len(set(depths[2:])) == 1, depths
 
 
 def test_real_error_beats_a_pause() -> None:
