@@ -28,6 +28,7 @@ LAYERS = (
         "lifecycle",
         "models",
         "origin",
+        "ownloop",
         "stages",
         "threads",
         "typeddicts",

@@ -26,6 +26,7 @@ from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord, StepStatus
 from worchflow_core.notebook import Notebook
 from worchflow_core.notes import Notes
+from worchflow_core.ownloop import OwnLoop
 from worchflow_core.plugins import Plugins
 from worchflow_core.polling import PollingQueue
 from worchflow_core.protocols import Records, Store
@@ -111,18 +112,20 @@ class Rehearsal:
             if step.kind not in (*FACTS, UNDO) and step.status is not StepStatus.STARTED
         ]
         seconds = self._limit.total_seconds()
+        own = OwnLoop()
         try:
             async with asyncio.timeout(seconds):
-                call = self._threads.run(
-                    lambda: asyncio.run(self._replay(function, execution, steps))
+                outcome, book = await self._threads.run(
+                    own.run, lambda: self._replay(function, execution, steps)
                 )
-                outcome, book = await call
         except TimeoutError:
             why = f"its code takes longer than {seconds:g} s between the steps"
             return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
         except Exception as error:  # its records are such that no attempt could begin with them
             why = f"it cannot be replayed: {type(error).__name__}: {error}"
             return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
+        finally:
+            own.cut_off()  # does nothing to one that has ended
         unreached = tuple(step.title for step in steps if step.step_id not in book.met)
         found = judge(execution, outcome, tuple(book.new), unreached)
         if found.verdict is Verdict.RAISES and _is_batched(function):
