@@ -210,17 +210,17 @@ def _function_table(
 
     columns = [
         Column(title="FUNCTION", shrinks=True),
-        Column(title="PACKAGE", shrinks=True),
-        Column(title="SCHEDULE"),
-        Column(title="EVENTS", shrinks=True),
-        Column(title="RETRIES", is_number=True),
-        Column(title="FLOW", shrinks=True),
+        Column(title="PACKAGE", shrinks=True, drops=2),
+        Column(title="SCHEDULE", drops=1),
+        Column(title="EVENTS", shrinks=True, drops=1),
+        Column(title="RETRIES", is_number=True, drops=3),
+        Column(title="FLOW", shrinks=True, drops=1),
         Column(title="WORKERS", is_number=True),
         Column(title="STATE"),
     ]
     names = ("completed", "failed", "cancelled") if with_counts else ()
     columns += [Column(title=name.upper(), is_number=True) for name in names]
-    columns.append(Column(title="DESCRIPTION", shrinks=True))
+    columns.append(Column(title="DESCRIPTION", shrinks=True, drops=4))
     rows = []
     for item in known:
         package = f"{item.distribution} {item.version}" if item.distribution else item.source

@@ -246,6 +246,18 @@ def test_explain_fork_and_check(here: Here, place: Path) -> None:
     assert f"{waiting[:8]} queued: event data of pay does not fit" in shown.out
 
 
+def test_a_paused_function_waits(here: Here) -> None:
+    here.burst()  # which describes the functions
+    here.ok("pause", "pay", "--reason", "a migration")
+    waiting = here.send("pay", GOOD)
+    here.burst()
+    assert here.statuses(waiting) == [Status.QUEUED]
+    assert "(a migration)" in here.ok("explain", waiting)
+    here.ok("resume", "pay")
+    here.burst()
+    assert here.statuses(waiting) == [Status.COMPLETED]
+
+
 def test_a_worker_is_seen_waited_for_and_drained(here: Here, place: Path) -> None:
     worker = here.program("worker", "-m", here.flows, "--name", "ana", "--health-port", "0")
     worker.until(" started ")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,7 @@ def test_a_function_is_paused_and_resumed(cli: Callable[..., Any], flowing: str)
     execution_id = cli("send", "free", "-q").out.strip()
     assert cli("worker", "--burst", "-m", flowing).code == 0
     shown = cli("show", execution_id).out
-    assert "free is paused since" in shown
-    assert "a migration" in shown
+    assert re.search(r"free was paused .* ago \(a migration\)", shown)
     assert cli("resume", "free").code == 0
     assert cli("worker", "--burst", "-m", flowing).code == 0
     assert json.loads(cli("show", execution_id, "--result").out) == "done"
