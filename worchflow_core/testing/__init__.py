@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worchflow_core.testing.harness import Harness as Harness
-    from worchflow_core.testing.harness import Run as Run
+    from worchflow_core.testing.runs import Run as Run
 
 __all__ = ["Harness", "Run"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, cast, overload
 from uuid import uuid4
 
 from worchflow_core import transitions
@@ -17,17 +17,17 @@ from worchflow_core.attempt import Attempt, Surroundings
 from worchflow_core.blocking import BlockingClient
 from worchflow_core.codec import UNTYPED, Codec
 from worchflow_core.durations import Duration, parse_duration
-from worchflow_core.errors import ExecutionCancelled, ExecutionFailed, WorchflowError
+from worchflow_core.errors import WorchflowError
 from worchflow_core.functions import Function
 from worchflow_core.handlers import follow_up, handler_of
 from worchflow_core.lease import Lease
-from worchflow_core.models import CLAIMABLE, Execution, Failure, Status, StepRecord
+from worchflow_core.models import CLAIMABLE, Execution, Status
 from worchflow_core.notebook import Notebook
-from worchflow_core.notes import Notes
 from worchflow_core.polling import PollingQueue
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.settings import load_settings
 from worchflow_core.subscriptions import Subscriptions
+from worchflow_core.testing.runs import Run
 from worchflow_core.testing.stubs import Plan, under_test
 from worchflow_core.threads import ThreadPool
 from worchflow_core.undos import expired, undone_titles
@@ -37,55 +37,6 @@ ResultT = TypeVar("ResultT")
 
 _OWNER = "test-harness"
 _FOREVER = timedelta(days=36500)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run(Generic[ResultT]):
-    """How an execution went, all attempts together.
-
-    Attributes:
-        execution: as the store has it now.
-        steps: its recorded steps.
-        ran: titles of the steps whose code, or stub, ran, in order; twice where one ran twice.
-        replayed: titles of the steps whose stored result was handed on.
-        claims: how often a worker took it: once, and again after each failure and crash.
-        undone: titles of the steps that were undone, in the order in which they were.
-        notes: what it said of itself: progress and log lines.
-        codec: rebuilds the result.
-    """
-
-    execution: Execution
-    steps: tuple[StepRecord, ...]
-    ran: tuple[str, ...]
-    replayed: tuple[str, ...]
-    claims: int
-    undone: tuple[str, ...]
-    notes: Notes
-    codec: Codec = field(repr=False)
-
-    @property
-    def status(self) -> Status:
-        """Where the execution stands."""
-        return self.execution.status
-
-    @property
-    def failure(self) -> Failure | None:
-        """What the last attempt failed of; None where it did not."""
-        return self.execution.error
-
-    @property
-    def result(self) -> ResultT:
-        """What the function returned.
-
-        Raises:
-            ExecutionFailed: it failed for good; the message says of what.
-        """
-        execution = self.execution
-        if execution.status is Status.COMPLETED:
-            return cast(ResultT, self.codec.decode(execution.result))
-        if execution.status is Status.CANCELLED:
-            raise ExecutionCancelled(execution.id, execution.error, "was cancelled")
-        raise ExecutionFailed(execution.id, execution.error)
 
 
 class Harness:

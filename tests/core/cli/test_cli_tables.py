@@ -22,6 +22,7 @@ def heads(rows: list[list[str]]) -> list[str]:
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(output, "has_colour", lambda stream: False)
     monkeypatch.setattr(output, "width", lambda: 80)
     return monkeypatch
 
