@@ -209,7 +209,7 @@ class Plugins:
         for listener in self._listeners.values():
             listener.open()
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 5.0) -> None:
         """Let the plugins hear what is still untold, for at most `timeout` seconds each."""
         for listener in self._listeners.values():
             listener.close(timeout)
