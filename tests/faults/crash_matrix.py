@@ -133,6 +133,8 @@ class _Scene:
             settings |= _LATE
         if self.row.victim is Victim.DELETER:
             settings |= {"retention": "100ms", "sweep_interval": "1s"}
+        if self.row.point in ("after_place_freed", "after_call"):
+            settings |= {"sweep_interval": "1s"}  # else it may call first who is to be called
         blocker = await arena.send(arena.gate("neighbour"))
         arena.start("neighbour", **settings)
         await arena.running(blocker, "1-hold")

@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[MongoServer]:
 @pytest.fixture
 def place(server: MongoServer, unique_name: str, tmp_path: Path) -> Place:
     """MongoDB alone, on that server; an outage is noticed within half a second."""
-    url = with_database(server.url, unique_name) + "&serverSelectionTimeoutMS=500"
+    url = with_database(server.url, unique_name) + "&serverSelectionTimeoutMS=1000"
     return Place(directory=tmp_path, store_url=url, prefix=unique_name)
 
 
