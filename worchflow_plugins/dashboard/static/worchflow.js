@@ -609,7 +609,7 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     return sendNow();
   }
-  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, dialog");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return undefined;
   if (Date.now() - prefix < 1500 && GO[event.key]) return location.assign(base + GO[event.key]);
   prefix = event.key === "g" ? Date.now() : 0;
