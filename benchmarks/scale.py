@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import statistics
 import time
 from datetime import timedelta
@@ -22,6 +21,7 @@ import uvloop
 from places import PLACES, place
 
 from worchflow_core import Execution, Send, Status, Worchflow
+from worchflow_core.cli.collector import at_ease
 
 PART = 1000
 SHARES = {Status.COMPLETED: 96, Status.FAILED: 2, Status.QUEUED: 1, Status.RETRYING: 1}
@@ -106,10 +106,9 @@ async def _drain(app: Worchflow) -> tuple[float, float]:
     def mark(_: Execution) -> None:
         marks.append((time.perf_counter(), time.process_time()))
 
-    gc.collect()
-    gc.freeze()  # as `worchflow worker` does
     app.journal.on_settled.append(mark)
-    await app.worker.run(burst=True, max_executions=PART)
+    with at_ease():  # as `worchflow worker` does
+        await app.worker.run(burst=True, max_executions=PART)
     app.journal.on_settled.remove(mark)
     first, last = marks[PART // 10], marks[-1]
     count = PART - PART // 10 - 1

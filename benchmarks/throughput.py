@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import statistics
 import time
 
@@ -19,6 +18,7 @@ import uvloop
 from places import PLACES, place
 
 from worchflow_core import Send, Worchflow
+from worchflow_core.cli.collector import at_ease
 
 FUNCTIONS = {
     "none": flows.no_steps,
@@ -41,14 +41,12 @@ async def drain(overrides: dict[str, str], name: str, count: int, concurrency: i
             )
         await app.journal.drain()  # the hints as well
         sent = time.perf_counter()
-        gc.collect()
-        gc.freeze()  # as `worchflow worker` does
-        started = time.perf_counter()
-        cpu = time.process_time()
-        await app.worker.run(burst=True)
-        ended = time.perf_counter()
-        cpu = time.process_time() - cpu
-        gc.unfreeze()
+        with at_ease():  # as `worchflow worker` does
+            started = time.perf_counter()
+            cpu = time.process_time()
+            await app.worker.run(burst=True)
+            ended = time.perf_counter()
+            cpu = time.process_time() - cpu
         counts = await app.client.stats()
         assert sum(counts.values()) == counts["completed"], counts
     return [count / (sent - began), count / (ended - started), cpu / count * 1e6]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from operator import attrgetter
 
 from worchflow_core.models import (
     CLAIMABLE,
@@ -56,33 +55,23 @@ def created(known: Execution | None, given: Execution) -> Created:
 
 def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
     """Return a claimable execution as it is once `owner` has claimed it."""
-    return replace(
+    return changed(
         execution,
-        status=Status.PROCESSING,
-        owner=owner,
-        fence=execution.fence + 1,
-        claimed_at=now,
-        updated_at=now,
-        due_at=None,
-        hint_at=None,
+        {
+            "status": Status.PROCESSING,
+            "owner": owner,
+            "fence": execution.fence + 1,
+            "claimed_at": now,
+            "updated_at": now,
+            "due_at": None,
+            "hint_at": None,
+        },
     )
 
 
-_SETTERS = {item.name: getattr(Execution, item.name).__set__ for item in fields(Execution)}
-_values_of = attrgetter(*_SETTERS)
-
-
 def changed(execution: Execution, values: Fields) -> Execution:
-    """Return an execution with some of its fields changed.
-
-    Like `dataclasses.replace`, at less than half its cost: every settle makes one.
-    """
-    made = object.__new__(Execution)
-    for write, value in zip(_SETTERS.values(), _values_of(execution), strict=True):
-        write(made, value)
-    for name, value in values.items():
-        _SETTERS[name](made, value)
-    return made
+    """Return an execution with some of its fields changed."""
+    return Execution.made_of(vars(execution), values)
 
 
 def applied(execution: Execution, change: Change) -> Execution | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any
 
@@ -65,6 +66,8 @@ EXECUTION_NAMES: Mapping[str, str] = {
 }
 """The wire name of each field of `Execution`."""
 
+_DEFAULTS = {item.name: item.default for item in fields(Execution) if item.default is not MISSING}
+
 _ZERO_COUNTS = frozenset({"retries", "steps_recorded"})
 _ALWAYS = frozenset({"id", "function", "status", "failed_attempts", "created_at", "updated_at"})
 
@@ -120,7 +123,8 @@ def execution_to_wire(execution: Execution) -> dict[str, Any]:
 
 def execution_from_wire(document: Mapping[str, Any]) -> Execution:
     """Return the execution a document describes, also one that a foreign client wrote."""
-    values: dict[str, Any] = {"id": str(document["id"]), "function": ""}
+    own = {"id": str(document["id"]), "function": "", "step_failures": {}, "headers": {}}
+    values: dict[str, Any] = _DEFAULTS | own
     for wire_name, value in document.items():
         if value is not None and (reader := _READERS.get(wire_name)) is not None:
             name, read = reader
@@ -128,13 +132,13 @@ def execution_from_wire(document: Mapping[str, Any]) -> Execution:
     created = values.get("created_at") or from_millis(0)
     values["created_at"] = created
     values["updated_at"] = values.get("updated_at") or created
-    if values.get("result") is None and document.get("result") is not None:
+    if values["result"] is None and document.get("result") is not None:
         values["result"] = json.dumps(document["result"], default=str)
-    if values.get("error") is None and document.get("error") is not None:
+    if values["error"] is None and document.get("error") is not None:
         values["error"] = Failure(
             type="Error", message=str(document["error"]), traceback=document.get("errorStack")
         )
-    return Execution(**values)
+    return Execution.made_of(values)
 
 
 def step_to_wire(step: StepRecord) -> dict[str, Any]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import random
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worchflow_core.cli import announce, exits, output
+from worchflow_core.cli import announce, collector, exits, output
 from worchflow_core.cli.flags import Flags
 from worchflow_core.cli.health import Vitals, serving
 from worchflow_core.cli.signals import Stopper, stoppable
@@ -94,7 +92,7 @@ class WorkerProcess:
         self._waits_for = ""
         stopper.listen(lambda count: worker.stop(now=count > 1))
         if not stopper.count:
-            with _spared():
+            with collector.at_ease():
                 await worker.run(
                     burst=self._plan.burst,
                     max_executions=self._plan.max_executions,
@@ -181,14 +179,3 @@ class WorkerProcess:
     def _say(self, text: str) -> None:
         if not self._flags.quiet:
             output.say(text)
-
-
-@contextlib.contextmanager
-def _spared() -> Iterator[None]:
-    """Spare collections what the start made: it stays, and looking at it costs a tenth."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
