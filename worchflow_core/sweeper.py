@@ -226,7 +226,8 @@ class Sweeper:
             Condition("status", Operator.IN, tuple(CLAIMABLE)),
         )
         unowned = [item for item in found if item.owner is None]
-        steps = await self._store.steps([item.id for item in unowned if item.fence])
+        begun = [item.id for item in unowned if item.fence]
+        steps = await self._store.steps(begun) if begun else {}
         pairs = []
         for item in unowned:
             has_handler = has_followers(item, Status.FAILED, self._registry)

@@ -13,7 +13,7 @@ from worchflow_core import Event, Status, Step, function, hookimpl
 from worchflow_plugins.memory import MemoryQueue, MemoryStepCache, MemoryStore
 
 
-@function(retries=1, retry_delay="50ms")  # the cache is told beside the way
+@function(retries=1, retry_delay=0)
 async def twice(event: Event[Any], step: Step) -> int:
     value = await step.run("Work", lambda: 7)
     if step.attempt == 1:
