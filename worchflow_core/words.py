@@ -55,9 +55,14 @@ def human_duration(span: timedelta) -> str:
 
 
 def human_age(moment: datetime, now: datetime) -> str:
-    """Return how long ago a moment was, or how soon it will be: `3m ago`, `in 5m`."""
+    """Return how long ago a moment was, or how soon it will be: `3m ago`, `in 2d 23h`.
+
+    What is to come is told in two units: people wait for it.
+    """
     seconds = (now - moment).total_seconds()
     left = round(abs(seconds))
+    if seconds < 0 and left >= 60:
+        return f"in {human_duration(timedelta(seconds=left))}"
     for size, unit in _UNITS:
         if left >= size:
             return f"{left // size}{unit} ago" if seconds > 0 else f"in {left // size}{unit}"

@@ -79,6 +79,7 @@ def test_spans_are_said_as_people_do(seconds: float, shown: str) -> None:
         (7300, "2h ago"),
         (200_000, "2d ago"),
         (-300, "in 5m"),
+        (-259_100, "in 2d 23h"),
     ],
 )
 def test_ages_are_said_as_people_do(seconds: float, shown: str) -> None:

@@ -49,9 +49,11 @@ def span_text(seconds: float) -> str:
 
 
 def ago_text(moment: datetime, now: datetime) -> str:
-    """Return how long ago a moment was, or how long it takes until it comes."""
+    """Return how long ago a moment was: "2h ago"; or in what time it comes: "in 2d 23h"."""
     seconds = (now - moment).total_seconds()
     size = abs(seconds)
+    if seconds <= -60:
+        return f"in {span_text(size)}"
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if size >= length or unit == "s":
             text = f"{int(size // length)}{unit}"

@@ -24,8 +24,10 @@ from tests.plugins.dashboard.support import (
 )
 from worchflow_core import (
     Attempt,
+    Batch,
     Event,
     Failure,
+    Limit,
     RunningExecution,
     Status,
     Step,
@@ -505,6 +507,35 @@ def test_pages_show_events_and_who_subscribes() -> None:
             sent = await app.client.send_event("order/paid", {"id": 1}, id="o1")
             page = Dom((await client.get(f"/executions/{sent.executions[0].id}")).text)
             assert "event order/paid" in page.text
+
+    run(main())
+
+
+def test_flow_control_is_told_and_why_an_execution_waits() -> None:
+    @function(concurrency=Limit(2, key="data.<b>"), batch=Batch(10, "1m"))
+    async def narrow(event: Event[Any], step: Step) -> None: ...
+
+    async def main() -> None:
+        async with served() as (client, app):
+            app.registry.add(narrow)
+            html = (await client.get("/functions/narrow")).text
+            assert_inert(html, "/functions/narrow")
+            assert "at most 2 at once for each data.<b>" in Dom(html).text
+            sent = await app.client.send(narrow, {}, delay="3d")
+            path = f"/executions/{sent.id}"
+            page = Dom((await client.get(path)).text)
+            assert "Why it is not running" in page.text
+            assert "it was sent not to begin before" in page.text
+            evil = "<script>alert(1)</script>"
+            await app.client.pause_function("narrow", reason=evil)
+            await asyncio.sleep(1.1)  # a page may be as old as a second
+            html = (await client.get(path)).text
+            assert_inert(html, path)
+            assert evil in Dom(html).text
+            await app.client.resume_function("narrow")
+            await sent.cancel()
+            await asyncio.sleep(1.1)
+            assert "Why it is not running" not in (await client.get(path)).text
 
     run(main())
 

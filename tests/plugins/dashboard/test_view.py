@@ -84,7 +84,7 @@ def test_spans(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s ago"), (59, "59s ago"), (61, "1m ago"), (7300, "2h ago"), (-90, "in 1m")],
+    [(0, "0s ago"), (59, "59s ago"), (61, "1m ago"), (7300, "2h ago"), (-90, "in 1m 30s")],
 )
 def test_ages(seconds: float, text: str) -> None:
     assert view.ago_text(at(0), at(seconds)) == text

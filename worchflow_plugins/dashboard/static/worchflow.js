@@ -25,6 +25,7 @@ function span(seconds) {
 
 function ago(seconds) {
   const size = Math.abs(seconds);
+  if (seconds <= -60) return `in ${span(size)}`;
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]]) {
     if (size >= length || unit === "s") {
       const text = `${Math.floor(size / length)}${unit}`;
