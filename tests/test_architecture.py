@@ -38,6 +38,7 @@ LAYERS = (
     (
         "errors",
         "lines",
+        "making",
         "polling",
         "query",
         "rates",

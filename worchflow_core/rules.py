@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from worchflow_core.making import execution_of
 from worchflow_core.models import (
     CLAIMABLE,
     Change,
@@ -71,7 +72,7 @@ def claimed(execution: Execution, owner: str, now: datetime) -> Execution:
 
 def changed(execution: Execution, values: Fields) -> Execution:
     """Return an execution with some of its fields changed."""
-    return Execution.made_of(vars(execution), values)
+    return execution_of(vars(execution), values)
 
 
 def applied(execution: Execution, change: Change) -> Execution | None:

@@ -102,7 +102,8 @@ class ThreadPool:
     def _perform(self, call: _Call) -> None:
         value, error = None, None
         with self._lock:
-            is_wanted = call.state is _State.WAITS  # else nobody waited long enough for a thread
+            # Else nobody waited long enough for a thread; the future knows of it first.
+            is_wanted = call.state is _State.WAITS and not call.future.cancelled()
             call.state = _State.RUNS if is_wanted else _State.OVER
         if is_wanted:
             try:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from worchflow_core.clock import from_millis, to_millis
+from worchflow_core.making import execution_of
 from worchflow_core.models import (
     Attempt,
     Execution,
@@ -138,7 +139,7 @@ def execution_from_wire(document: Mapping[str, Any]) -> Execution:
         values["error"] = Failure(
             type="Error", message=str(document["error"]), traceback=document.get("errorStack")
         )
-    return Execution.made_of(values)
+    return execution_of(values)
 
 
 def step_to_wire(step: StepRecord) -> dict[str, Any]:

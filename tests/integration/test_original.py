@@ -188,8 +188,8 @@ def test_ids_of_the_original_are_taken_as_they_are(play: Any, execution_id: str)
             await place.original.send("work", 1, id=execution_id)
             await place.ends(execution_id)
             assert (await app.client.get(execution_id)).result == '{"of":1}'
-            _, _, texts = await place.original.details(execution_id)
-            assert texts["status"] == "completed"
+            key = place.original.key("execution", execution_id)
+            await until(lambda: _has_status(place.original, key, "completed"))
 
     play(test)
 
