@@ -36,9 +36,11 @@ LAYERS = (
         "words",
     ),
     (
+        "making",
+    ),
+    (
         "errors",
         "lines",
-        "making",
         "polling",
         "query",
         "rates",
