@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
 from pydantic import AfterValidator
@@ -15,18 +17,21 @@ from worchflow_core import (
     Execution,
     Limit,
     Rate,
+    Send,
     Singleton,
     Status,
     Step,
+    StoreUnavailable,
     Unique,
     Worchflow,
     function,
 )
+from worchflow_core.gatherings import GATHERING
 from worchflow_core.lines import is_parked
 from worchflow_core.transitions import wake
 
 from .flow_world import World
-from .support import application, run, until, worker_of, working
+from .support import application, faulty_memory, opened, run, until, worker_of, working
 
 NO_JSON = ["", "no json", "[" * 100_000, "1" * 5_000, '{"tenant": "\\ud800"}']
 
@@ -174,3 +179,86 @@ def test_who_came_by_itself_before_it_could_be_called_keeps_its_place() -> None:
             await world.finish()
 
     run(main())
+
+
+@pytest.mark.parametrize("option", ["rate_limit", "throttle"])
+def test_a_start_is_counted_once_though_the_store_goes_away_before_it_is_noted(
+    option: str,
+) -> None:
+    @function(id="rated", **{option: Rate(1, "1h")})  # type: ignore[arg-type]
+    async def rated(event: Event[Any], step: Step) -> str:
+        return "ran"
+
+    store, backends = faulty_memory()
+    refused = []
+
+    def refuse(name: str, args: tuple[Any, ...]) -> BaseException | None:
+        notes = name == "update" and any("gates_passed" in item.values for item in args[0])
+        if not notes or refused:
+            return None
+        refused.append(args)
+        return StoreUnavailable("away for a moment")
+
+    store.refuse = refuse
+
+    async def main() -> None:
+        async with working(rated, **backends) as app:
+            handle = await app.client.send(rated, None)
+            assert await handle.result(10) == "ran"
+            assert refused
+
+    run(main())
+
+
+@pytest.mark.parametrize("option", ["rate_limit", "throttle"])
+def test_a_start_is_counted_once_though_its_worker_dies_before_it_is_noted(option: str) -> None:
+    @function(id="rated", **{option: Rate(1, "1h")})  # type: ignore[arg-type]
+    async def rated(event: Event[Any], step: Step) -> None:
+        pass
+
+    async def main() -> None:
+        async with application(rated) as app:
+            world = World(app, [rated], seed=1)
+            await world.send({})
+            world.workers[0].life.left = 2  # the claim, the count; not the note
+            world.workers[0].life.is_last_made = False
+            await world.claim(0, 1)
+            assert not world.begun
+            await world.bury()
+            (waiting,) = await world.store.get(["x000"])
+            assert waiting.status is Status.QUEUED
+            await world.claim(0, 1)
+            assert world.begun == ["x000"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_backlog_is_gathered_batch_by_batch(kind: str, tmp_path: Path) -> None:
+    @function(id="gathered", batch=Batch(10, "1h"))
+    async def gathered(event: Event[Any], step: Step) -> int:
+        return len(event.batch)
+
+    largest = 0
+    url = f"memory://{uuid4().hex}" if kind == "memory" else f"sqlite:///{tmp_path}/w.db"
+
+    async def main() -> None:
+        nonlocal largest
+        async with opened(url, gathered, concurrency=10) as app:
+            records = app.journal.store.records
+            replace = records.replace
+
+            async def measured(written: Any) -> Any:
+                nonlocal largest
+                bodies = [record.body for record in written if record.kind == GATHERING]
+                largest = max([largest, *(body.count('"') // 2 for body in bodies)])
+                return await replace(written)
+
+            records.replace = measured  # type: ignore[method-assign]
+            handles = await app.client.send_many([Send(function=gathered) for _ in range(400)])
+            async with worker_of(app):
+                for handle in handles:
+                    assert await handle.result(30) == 10
+
+    run(main())
+    assert largest < 100  # a leader that stood behind the backlog would gather all of it first
