@@ -11,9 +11,11 @@ place whose holder has gone, which the sweep frees (`tend`).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from worchflow_core import lines
 from worchflow_core.batches import Batches
@@ -32,6 +34,11 @@ from worchflow_core.places import Places, urgency
 from worchflow_core.rate_gates import RateLimitGate, ThrottleGate
 from worchflow_core.single_gates import SingletonGate, UniqueGate
 from worchflow_core.stages import Stage
+
+logger = logging.getLogger("worchflow")
+
+_PUT_OFF = timedelta(minutes=1)
+"""When that is tried again which cannot be let in: a deploy may have mended what is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +85,39 @@ class Admission:
     async def admit(self, claimed: Sequence[Execution]) -> list[Admitted]:
         """Return who may run now of executions that were just claimed; the others are given back.
 
+        One that cannot be let in, whatever the reason, is put off by itself: it must not end the
+        worker, and with it what was claimed together with it, again and again.
+
         Raises:
             StoreUnavailable: some may be given back, and some may hold places: only who is still
-                owned may be let in again.
+                owned may be let in again (`still_owned`).
         """
         if not self._has_flow:
             return [Admitted(execution=item) for item in claimed]
+        try:
+            return await self._admit(claimed)
+        except (StoreUnavailable, ConnectionError):
+            raise
+        except Exception:
+            if len(claimed) == 1:
+                logger.exception("execution %s cannot be let in yet", claimed[0].id)
+                until = self._journal.clock.now() + _PUT_OFF
+                await self._doorman.put_off([(claimed[0], until)], Stage.NONE)
+                return []
+        alone = [await self.admit([item]) for item in await self.still_owned(claimed)]
+        return [item for found in alone for item in found]
+
+    async def still_owned(self, claimed: Sequence[Execution]) -> list[Execution]:
+        """Return those that the claim still holds which was made of them."""
+        found = {item.id: item for item in await self._journal.store.get([c.id for c in claimed])}
+        return [
+            item
+            for item in claimed
+            if item.id in found
+            and (found[item.id].owner, found[item.id].fence) == (item.owner, item.fence)
+        ]
+
+    async def _admit(self, claimed: Sequence[Execution]) -> list[Admitted]:
         free: list[Execution] = []
         limited: list[Execution] = []
         for item in claimed:

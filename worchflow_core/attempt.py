@@ -46,7 +46,7 @@ from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.transitions import Outcome
 from worchflow_core.undoing import Undoer
-from worchflow_core.undos import reason_of
+from worchflow_core.undos import reason_of, undoable_no_more
 
 logger = logging.getLogger("worchflow")
 
@@ -136,7 +136,8 @@ class Attempt:
         if self.book.signal is not None:  # it came while the attempt waited to begin
             self.book.was_raised = True
             return self._outcome(None, None)
-        self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task()
+        assert task is not None
         error: BaseException | None = None
         payload: str | None = None
         try:
@@ -147,10 +148,11 @@ class Attempt:
             if not self._is_interrupted:
                 error = WorchflowError("the function cancelled itself")
                 error.__cause__ = cancelled
-            assert self._task is not None
-            self._task.uncancel()
         except BaseException as raised:  # user code may raise anything; the worker goes on
             error = raised
+        # User code may have swallowed it: what comes later is not to be taken for interrupted.
+        while task.cancelling():
+            task.uncancel()
         self._task = None
         await self._finish_steps()
         outcome = self._outcome(error, payload)
@@ -246,6 +248,12 @@ class Attempt:
             return self._ended_by(book.signal)
         except ControlSignal as signal:
             return self._ended_by(signal)
+        except ConnectionError:
+            raise
+        except Exception as error:  # the store refuses what is to be recorded, say
+            logger.exception("execution %s cannot be undone", book.execution.id)
+            reason = reason_of(book.recorded) or outcome.failure
+            return self._of(Status.FAILED, failure=undoable_no_more(reason, error), counts=True)
         finally:
             self._task = None
         if undone.again_at is not None:
@@ -263,6 +271,9 @@ class Attempt:
             for signal in signals:
                 if isinstance(signal, kind):
                     return self._ended_by(signal)
+        late = book.undos.frozen
+        if errors and isinstance(late, TimedOut):
+            return self._ended_by(late)  # it only met its steps once more: it is not tried again
         if errors:
             return self._failed(errors[0])
         pauses = [signal for signal in signals if isinstance(signal, (Suspend, StepBackoff))]

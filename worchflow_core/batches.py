@@ -201,14 +201,20 @@ class Batches:
         return (await self._store.find(query)).items
 
     async def _wake(self, ids: Collection[str]) -> None:
+        """Let executions come, before whoever was sent later.
+
+        Otherwise a leader stood behind all that waits to be gathered, and its gathering with all
+        that follow it would grow for as long.
+        """
         found = await self._store.get(ids) if ids else ()
         now = self._journal.clock.now()
         await self._journal.update(
             [
-                (item, transitions.wake(item, now=now))
+                (item, holding.call(item, now=now))
                 for item in found
                 if item.owner is None and item.status in (Status.QUEUED, Status.WAITING)
-            ]
+            ],
+            is_urgent=True,
         )
 
 

@@ -177,7 +177,7 @@ class BlockingSteps(StepFactsOf):
             stands = self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
             known = seen if stands.result == payload else book.decode(call, stands)
-            book.done(call, known)
+            book.done(call, stands)
             return known, None
         except ControlSignal as signal:
             book.stop(signal)

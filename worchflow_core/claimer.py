@@ -241,15 +241,7 @@ class Claimer:
     async def _admit(self, claimed: Sequence[Execution]) -> Sequence[Admitted]:
         """Let claimed executions in; after an outage, only those that are still ours."""
         if self.trouble:
-            found = {
-                item.id: item for item in await self._journal.store.get([c.id for c in claimed])
-            }
-            claimed = [
-                item
-                for item in claimed
-                if item.id in found
-                and (found[item.id].owner, found[item.id].fence) == (item.owner, item.fence)
-            ]
+            claimed = await self._admission.still_owned(claimed)
         return await self._admission.admit(claimed)
 
     async def _enduring(self, call: Callable[[], Awaitable[T]]) -> T | None:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from worchflow_core.clock import to_millis
 from worchflow_core.codec import UNTYPED, Codec, hash_input
+from worchflow_core.drift import called_as
 from worchflow_core.errors import IdempotencyConflict, InvalidInput, NotAllowed, NotFound
 from worchflow_core.functions import Registry
 from worchflow_core.identities import FACTS, step_id_of
@@ -316,7 +317,7 @@ def _edited(step: StepRecord, payload: Payload, source: Execution) -> StepRecord
     """Return a step with another result, in the form that its kind is stored in."""
     value = json.loads(payload)
     body = json.loads(step.result or "null")
-    match step.kind:
+    match called_as(step):
         case "run":
             text = payload
         case "wait" if not body.get("timeout"):

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from worchflow_core import batches, gatherings
 from worchflow_core.batches import Batches
-from worchflow_core.errors import InvalidInput
 from worchflow_core.gates import Doorman, age
 from worchflow_core.ledger import Ledger
 from worchflow_core.limits import Batch, Debounce
@@ -124,7 +123,7 @@ class BatchGate:
         assert function is not None, "only executions of registered functions are claimed"
         try:
             function.data_codec.decode(execution.data)
-        except InvalidInput:
+        except Exception:  # a validator of the user's own may raise anything
             return False
         return True
 

@@ -67,6 +67,13 @@ def debounced(
     for item in coming:
         if burst is not None and (item.created_at, item.id) < (burst.sent_at, burst.latest):
             is_in = item.created_at >= burst.first_at
+            if (
+                not is_in
+                and now < burst.ends_at
+                and burst.first_at < item.created_at + option.quiet
+            ):
+                # Sent first, and claimed behind the others, by another worker say.
+                is_in, burst = True, replace(burst, first_at=item.created_at)
             answers[item.id] = Debounced(gives_way_to=burst.latest if is_in else None)
             continue
         is_in = burst is not None and (burst.latest == item.id or item.created_at < burst.ends_at)
@@ -136,7 +143,8 @@ def joined(
         if execution.id in seated:
             continue
         if not grown or grown[-1].is_closed:
-            closes_at = max(soon, execution.created_at + option.longest)
+            # One whose sender's clock is ahead must not hold up who gathers behind it.
+            closes_at = max(soon, min(execution.created_at, now) + option.longest)
             grown.append(Gathering(members=(execution.id,), closes_at=closes_at))
         else:
             last = grown[-1]

@@ -310,10 +310,17 @@ def _taken(flow: FlowControl) -> str:
 
 
 def value_of(path: str | None, data: Payload | None) -> Any:
-    """Return the value that a key such as "data.tenant" names in an event's data; None without."""
+    """Return the value that a key such as "data.tenant" names in an event's data; None without.
+
+    None as well for data that is no JSON, which a foreign client may write: its execution fails by
+    itself, once it runs.
+    """
     if path is None or data is None:
         return None
-    value = json.loads(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
     inner = path.partition(".")[2]
     return field_of(value, inner) if inner else value
 

@@ -96,7 +96,9 @@ def admitted(
     """Give places to those who ask, and return who has one.
 
     Whoever holds a place already, because it was called, keeps it. Where others wait, who comes
-    later stands behind them.
+    later stands behind them. A claim that is older than the one which holds the execution's place
+    gets none: it belongs to a worker that was taken for dead, and would make a place that is in
+    use look stale.
 
     Args:
         line: as it is.
@@ -107,8 +109,9 @@ def admitted(
     holders, coming, turns = dict(line.holders), dict(line.coming), set(line.turns)
     inside: set[str] = set()
     for entrant in entrants:
+        held = holders.get(entrant.id)
         is_next = not line.turns and len(holders) < limit
-        if entrant.id in holders or is_next:
+        if (held is None and is_next) or (held is not None and held <= entrant.fence):
             holders[entrant.id] = UNTIL_ENDED if entrant.is_lasting else entrant.fence
             coming.pop(entrant.id, None)
             inside.add(entrant.id)

@@ -99,8 +99,17 @@ class Places:
                 self._journal.reach("after_place_freed")
             called = await self._call([*chosen, *strays])
             has_strays = bool(strays)
-            # Cancelled meanwhile, say: their places are free again.
-            places = [(item.id, item.fence + 1) for item in chosen if item.id not in called]
+            places = await self._left_empty([item for item in chosen if item.id not in called])
+
+    async def _left_empty(self, uncalled: Sequence[Execution]) -> list[Place]:
+        """Return the places of those that could not be called: cancelled meanwhile, say.
+
+        Whoever has come by itself, woken by something else, has taken its place and keeps it.
+        """
+        found = await self._store.get([item.id for item in uncalled]) if uncalled else ()
+        known = {item.id: item for item in found}
+        places = [(item.id, item.fence + 1) for item in uncalled]
+        return [place for place in places if lines.is_stale(place, known.get(place[0]))]
 
     async def _pass_on(
         self, key: str, places: Collection[Place], arrived: Collection[str], is_thorough: bool

@@ -29,21 +29,26 @@ class RateLimitGate:
         )
 
     async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
-        group = sorted(group, key=age)
+        names = {_name(item): item for item in sorted(group, key=age)}
         now = self._doorman.journal.clock.now()
-        number = 0
+        inside: set[str] = set()
 
         async def decide(body: Payload | None) -> Payload | None:
-            nonlocal number
+            nonlocal inside
+            starts = rates.starts_of(body)
+            known = rates.counted(starts, per=rate.span, now=now, wanted=names)
+            asking = [name for name in names if name not in known]
             starts, number = rates.allowed(
-                rates.starts_of(body), count=rate.count, per=rate.span, now=now, wanted=len(group)
+                starts, count=rate.count, per=rate.span, now=now, wanted=asking
             )
+            inside = {*known, *asking[:number]}
             return rates.body_of(starts) if number else None
 
         await self._starts.change(key, decide)
         why = f"more than {rate.count:,} came within {rate.text}"
-        await self._doorman.turn_away([(item, why) for item in group[number:]], "RateLimited")
-        return {item.id for item in group[:number]}
+        over = [(item, why) for name, item in names.items() if name not in inside]
+        await self._doorman.turn_away(over, "RateLimited")
+        return {names[name].id for name in inside}
 
 
 class ThrottleGate:
@@ -66,24 +71,28 @@ class ThrottleGate:
     async def _one(self, key: str, group: Sequence[Execution], rate: Rate) -> Collection[str]:
         # Only who was put off here has passed the gate before this one, as it is stored.
         group = sorted(group, key=lambda item: item.gates_passed < self.stage.before)
-        returning = sum(item.gates_passed >= self.stage.before for item in group)
+        names = {_name(item): item for item in group}
         now = self._doorman.journal.clock.now()
-        moments: list[datetime] = []
+        moments: dict[str, datetime] = {}
 
         async def decide(body: Payload | None) -> Payload | None:
             nonlocal moments
             starts = rates.starts_of(body)
+            known = rates.counted(starts, per=rate.span, now=now, wanted=names)
+            asking = [name for name in names if name not in known]
+            returning = [name for name in asking if names[name].gates_passed >= self.stage.before]
             starts, number = rates.allowed(
                 starts, count=rate.count, per=rate.span, now=now, wanted=returning
             )
             starts, later = rates.planned(
-                starts, count=rate.count, per=rate.span, now=now, wanted=len(group) - number
+                starts, count=rate.count, per=rate.span, now=now, wanted=asking[number:]
             )
-            moments = [*[now] * number, *later]
+            moments = dict.fromkeys((*known, *asking[:number]), now)
+            moments |= zip(asking[number:], later, strict=True)
             return rates.body_of(starts)
 
         await self._starts.change(key, decide)
-        turns = list(zip(group, moments, strict=True))
+        turns = [(names[name], moment) for name, moment in moments.items()]
         await self._doorman.put_off([turn for turn in turns if turn[1] > now], self.stage.before)
         return {item.id for item, moment in turns if moment <= now}
 
@@ -96,3 +105,12 @@ class ThrottleGate:
             await self._starts.remove(
                 record for record in page if rates.starts_of(record.body).is_over(now)
             )
+
+
+def _name(execution: Execution) -> str:
+    """Return by what an execution is known that comes again before an attempt was made at it.
+
+    After an attempt it has another: one that is retried by hand starts once more.
+    """
+    made = sum(attempt.outcome != "released" for attempt in execution.attempts)
+    return f"{execution.id} {made}"

@@ -6,7 +6,7 @@ Pure: what has started, and what is planned to, is one record per key.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -17,6 +17,9 @@ from worchflow_core.models import Payload
 KIND = "token"
 _MILLI = timedelta(milliseconds=1)
 
+_NAMED = 100
+"""So many of those that started last are known by name, should they come again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starts:
@@ -25,11 +28,14 @@ class Starts:
     Attributes:
         made: when executions started, the newest of them; sorted.
         planned: when others are to, the latest of them; sorted.
+        names: who started last, and when: whoever of them comes again was counted, and let in,
+            and its worker died, or the store was away, before that was noted.
         per: the span in which they are counted, as it was last.
     """
 
     made: tuple[datetime, ...] = ()
     planned: tuple[datetime, ...] = ()
+    names: tuple[tuple[str, datetime], ...] = ()
     per: timedelta = timedelta(0)
 
     def is_over(self, now: datetime) -> bool:
@@ -37,8 +43,15 @@ class Starts:
         return all(moment + self.per <= now for moment in (*self.made[-1:], *self.planned[-1:]))
 
 
+def counted(
+    starts: Starts, *, per: timedelta, now: datetime, wanted: Collection[str]
+) -> Collection[str]:
+    """Return who of `wanted` has started already, in the span that ends now."""
+    return {name for name, moment in starts.names if name in wanted and _counts(moment, per, now)}
+
+
 def allowed(
-    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: Sequence[str]
 ) -> tuple[Starts, int]:
     """Start as many of `wanted` as may start now, and return how many those are.
 
@@ -47,18 +60,20 @@ def allowed(
         count: how many starts a span may hold.
         per: how long the span is.
         now: the moment.
-        wanted: how many ask.
+        wanted: who asks, the first served first.
     """
     known = [moment for moment in starts.made if moment <= now + per]  # else a clock was set back
     now = max([now, *known[-1:]])  # of a worker whose clock is behind
     recent = [moment for moment in known if moment > now - per]
-    number = max(0, min(wanted, count - len(recent)))
+    number = max(0, min(len(wanted), count - len(recent)))
     made = (*recent, *[now] * number)
-    return replace(starts, made=made, per=per), number
+    names = [item for item in starts.names if _counts(item[1], per, now)]
+    names += [(name, now) for name in wanted[:number]]
+    return replace(starts, made=made, names=tuple(names[-_NAMED:]), per=per), number
 
 
 def planned(
-    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: int
+    starts: Starts, *, count: int, per: timedelta, now: datetime, wanted: Sequence[str]
 ) -> tuple[Starts, list[datetime]]:
     """Plan the starts of `wanted` executions: behind what is planned, none too close to others.
 
@@ -71,7 +86,7 @@ def planned(
         number = 0
     known = [*starts.made, *ahead][-count:]
     later: list[datetime] = []
-    for _ in range(wanted - number):
+    for _ in wanted[number:]:
         moment = max(now, known[-1] if ahead or later else now)
         if len(known) >= count:
             moment = max(moment, known[-count] + per)
@@ -83,7 +98,8 @@ def planned(
 
 def body_of(starts: Starts) -> Payload:
     """Return the body of the record that keeps starts: of each list one number, then the gaps."""
-    body = [_gaps(starts.made), _gaps(starts.planned), starts.per // _MILLI]
+    names = [[name, to_millis(moment)] for name, moment in starts.names]
+    body = [_gaps(starts.made), _gaps(starts.planned), starts.per // _MILLI, names]
     return json.dumps(body, separators=(",", ":"))
 
 
@@ -91,8 +107,13 @@ def starts_of(body: Payload | None) -> Starts:
     """Return the starts that a record keeps."""
     if body is None:
         return Starts()
-    made, ahead, per = json.loads(body)
-    return Starts(made=_moments(made), planned=_moments(ahead), per=per * _MILLI)
+    made, ahead, per, *more = json.loads(body)
+    names = tuple((name, from_millis(millis)) for name, millis in (more[0] if more else ()))
+    return Starts(made=_moments(made), planned=_moments(ahead), names=names, per=per * _MILLI)
+
+
+def _counts(moment: datetime, per: timedelta, now: datetime) -> bool:
+    return now - per < moment <= now + per
 
 
 def _gaps(moments: Sequence[datetime]) -> list[int]:

@@ -225,7 +225,9 @@ class Running:
         self._tasks.discard(task)
         self.finished += 1
         self.changed.set()
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            self.has_orphans = True
+        elif task.exception() is not None:
             logger.error("an attempt could not be settled", exc_info=task.exception())
             self.has_orphans = True
 

@@ -290,14 +290,14 @@ class StepBook:
         value = self.decode(call, stands)
         if self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
-        self.done(call, value)
+        self.done(call, stands)
         return value
 
-    def done(self, call: StepCall, value: Any) -> None:
+    def done(self, call: StepCall, stands: StepRecord) -> None:
         """Note what takes a step back that is recorded, if anything does."""
         if call.undo is not None and not self.is_abandoned:
             slot = Slot(call.step_id, call.title, call.seq)
-            self.undos.met[call.step_id] = Undo(slot, call.undo, value)
+            self.undos.met[call.step_id] = Undo(slot, call.undo, lambda: self.decode(call, stands))
 
     def decode(self, call: StepCall, stands: StepRecord) -> Any:
         """Return the value of a stored step; raise `NonDeterminismError` if it no longer fits."""

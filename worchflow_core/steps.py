@@ -311,7 +311,7 @@ class Steps(StepFactsOf):
             stands = await self._record(book.record_of(call, payload, started_at))
             book.recorded[call.step_id] = stands
             known = seen if stands.result == payload else book.decode(call, stands)
-            book.done(call, known)
+            book.done(call, stands)
             return known, None
         except asyncio.CancelledError:
             raise

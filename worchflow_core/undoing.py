@@ -196,7 +196,7 @@ class Undoer:
             if book.plugins.wraps("worchflow_step_scope"):
                 for scope in book.plugins.step_scopes(book.execution, slot.title):
                     await stack.enter_async_context(scope)
-            await self._call(undo.code, undo.value)
+            await self._call(undo.code, undo.read())
 
     async def _call(self, code: Callable[[Any], Any], value: Any) -> None:
         if is_async(code):

@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from worchflow_core.errors import InvalidInput
-from worchflow_core.failures import error_of
+from worchflow_core.failures import error_of, failure_of, message_of, trim, type_name
 from worchflow_core.identities import UNDOABLE, UNDOING, Slot, step_id_of
 from worchflow_core.models import (
     Change,
@@ -35,6 +36,10 @@ TITLE = "Undo {}"
 BEGUN = step_id_of(f"\0{UNDOING}")
 """The identity of the record that says why; no title holds a NUL."""
 
+_FAILED_KEPT = 5_000
+_FAILED_LENGTH = 1_000_000
+"""Of so many steps it is recorded what they had raised, and so many characters in all."""
+
 TO_MEET_OTHERS = 2.0
 """Seconds that branches of code which is being undone have to meet their recorded steps."""
 
@@ -46,12 +51,12 @@ class Undo:
     Attributes:
         slot: the step's place.
         code: takes the step's result.
-        value: the step's result.
+        read: returns the step's result as it is stored; user code may have changed what it got.
     """
 
     slot: Slot
     code: Callable[[Any], Any]
-    value: Any
+    read: Callable[[], Any]
 
 
 class Undos:
@@ -137,15 +142,25 @@ class Undos:
 
 def begun_body(failure: Failure, tries: Iterable[StepTry]) -> Payload:
     """Return what is recorded when undoing begins: why, and what steps raised until then."""
+    errors = {tried.step_id: tried.error for tried in tries if tried.error is not None}
+    errors = dict(islice(errors.items(), _FAILED_KEPT))
+    length = _FAILED_LENGTH // max(1, len(errors))  # all in one record, however many they are
     failed = {
-        tried.step_id: {"type": tried.error.type, "message": tried.error.message[:2000]}
-        for tried in tries
-        if tried.error is not None
+        key: {"type": error.type[:200], "message": error.message[: min(2000, length)]}
+        for key, error in errors.items()
     }
     return json.dumps(
         {"failure": failure_to_wire(failure), **({"failed": failed} if failed else {})},
         ensure_ascii=False,
     )
+
+
+def undoable_no_more(failure: Failure | None, error: Exception) -> Failure:
+    """Return why an execution fails whose undoing could not go on, for a reason of ours."""
+    why = f"undoing it failed: {type_name(error)}: {message_of(error)}"
+    if failure is None:
+        return replace(failure_of(error), message=trim(why))
+    return replace(failure, message=trim(f"{failure.message}; {why}"))
 
 
 def reason_of(recorded: Mapping[str, StepRecord]) -> Failure | None:

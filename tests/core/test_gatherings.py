@@ -42,6 +42,20 @@ def test_of_many_that_come_at_once_all_but_the_last_give_way() -> None:
     assert found["c"] == Debounced(until=at(12))
 
 
+def test_an_event_that_is_claimed_behind_a_later_one_belongs_to_the_same_burst() -> None:
+    quick = Debounce(2, max_wait=3)
+    burst, _ = gatherings.debounced(None, [sent("b", 1)], quick, at(1))
+    burst, answers = gatherings.debounced(burst, [sent("a", 0)], quick, at(1))
+    assert answers["a"].gives_way_to == "b"
+    # Who comes next is put off no longer than what came first may be.
+    _, answers = gatherings.debounced(burst, [sent("c", 2)], quick, at(2))
+    assert answers["c"].until == at(3)
+    # A burst of its own, or one that is over, takes nobody's place.
+    for item, now in ((sent("a", -2), at(1)), (sent("a", 0), at(3))):
+        burst, _ = gatherings.debounced(None, [sent("b", 1)], quick, at(1))
+        assert gatherings.debounced(burst, [item], quick, now)[1]["a"].gives_way_to is None
+
+
 def test_a_burst_that_goes_on_is_cut_at_its_longest() -> None:
     option = Debounce(10, max_wait=15)
     burst, _ = gatherings.debounced(None, [sent("a", 0)], option, at(0))
@@ -72,28 +86,45 @@ def test_what_has_waited_too_long_still_gathers_a_little() -> None:
     assert at(3600) < item.closes_at < at(3601)
 
 
+def test_a_sender_whose_clock_is_ahead_holds_up_nobody() -> None:
+    (item,) = gatherings.joined([], [sent("a", 86400)], Batch(9, 10), at(0))
+    assert item.closes_at == at(10)
+
+
 def test_no_span_holds_more_starts_than_allowed() -> None:
     per = timedelta(seconds=10)
-    starts, number = rates.allowed(rates.Starts(), count=2, per=per, now=at(0), wanted=3)
+    starts, number = rates.allowed(rates.Starts(), count=2, per=per, now=at(0), wanted="abc")
     assert number == 2
-    assert rates.allowed(starts, count=2, per=per, now=at(9), wanted=1)[1] == 0
-    assert rates.allowed(starts, count=2, per=per, now=at(10), wanted=3)[1] == 2
+    assert rates.allowed(starts, count=2, per=per, now=at(9), wanted="a")[1] == 0
+    assert rates.allowed(starts, count=2, per=per, now=at(10), wanted="abc")[1] == 2
     assert rates.starts_of(rates.body_of(starts)) == starts
     assert not starts.is_over(at(9))
     assert starts.is_over(at(10))
 
 
+def test_who_started_last_is_known_by_name_as_long_as_it_counts() -> None:
+    per = timedelta(seconds=10)
+    names = [f"x{number}" for number in range(300)]
+    starts, _ = rates.allowed(rates.Starts(), count=1000, per=per, now=at(0), wanted=names)
+    starts = rates.starts_of(rates.body_of(starts))
+    assert rates.counted(starts, per=per, now=at(9), wanted=names) == set(names[-100:])
+    assert not rates.counted(starts, per=per, now=at(10), wanted=names)
+    later, _ = rates.allowed(starts, count=1000, per=per, now=at(10), wanted=["y"])
+    assert [name for name, _ in later.names] == ["y"]
+    assert rates.starts_of("[[],[],0]") == rates.Starts()  # written before there were names
+
+
 def test_starts_are_planned_apart() -> None:
     per = timedelta(seconds=10)
-    starts, moments = rates.planned(rates.Starts(), count=2, per=per, now=at(0), wanted=5)
+    starts, moments = rates.planned(rates.Starts(), count=2, per=per, now=at(0), wanted="abcde")
     assert moments == [at(0), at(0), at(10), at(10), at(20)]
-    _, moments = rates.planned(starts, count=2, per=per, now=at(1), wanted=2)
+    _, moments = rates.planned(starts, count=2, per=per, now=at(1), wanted="ab")
     assert moments == [at(20), at(30)]
 
 
 def test_a_clock_that_was_set_back_stops_nothing_for_long() -> None:
     per = timedelta(seconds=10)
-    starts, _ = rates.allowed(rates.Starts(), count=1, per=per, now=at(3600), wanted=1)
-    assert rates.allowed(starts, count=1, per=per, now=at(0), wanted=1)[1] == 1
-    near, _ = rates.allowed(rates.Starts(), count=1, per=per, now=at(5), wanted=1)
-    assert rates.allowed(near, count=1, per=per, now=at(4), wanted=1)[1] == 0
+    starts, _ = rates.allowed(rates.Starts(), count=1, per=per, now=at(3600), wanted="a")
+    assert rates.allowed(starts, count=1, per=per, now=at(0), wanted="a")[1] == 1
+    near, _ = rates.allowed(rates.Starts(), count=1, per=per, now=at(5), wanted="a")
+    assert rates.allowed(near, count=1, per=per, now=at(4), wanted="a")[1] == 0

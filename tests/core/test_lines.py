@@ -47,6 +47,15 @@ def test_who_was_called_finds_its_place() -> None:
     assert same == line
 
 
+def test_an_older_claim_takes_no_place_from_a_newer_one_of_its_execution() -> None:
+    line = Line(key="k", limit=2, holders={"a": 4})
+    late, inside = lines.admitted(line, [Entrant(id="a", fence=3)], limit=2, waits=True)
+    assert not inside
+    assert late.holders == {"a": 4}  # else a sweep takes it for one that is held for nothing
+    # One that was deleted and sent again counts its claims anew: it waits to be called.
+    assert late.turns == ("",)
+
+
 def test_a_place_is_freed_only_by_the_claim_that_holds_it() -> None:
     line = Line(key="k", limit=1, holders={"a": 2})
     assert lines.left(line, [("a", 1)]) == line

@@ -24,6 +24,8 @@ class MemoryQueue(InMemory):
         with self._space.lock:
             for hint in hints:
                 self._space.hints[hint.execution.id] = hint.execution.function
+                if hint.is_misrouted:  # it has a lane of its own elsewhere, past what waits
+                    self._space.hints.move_to_end(hint.execution.id, last=False)
             sleepers = list(self._space.sleepers) if hints else []
         for loop, event in sleepers:
             with suppress(RuntimeError):  # that loop was closed: nobody waits there any more
