@@ -37,7 +37,7 @@ from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspe
 from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
 from worchflow_core.steprecords import recorded_step
-from worchflow_core.undos import Undo, Undos
+from worchflow_core.undos import Undo, Undos, is_kept
 
 
 class StepBook:
@@ -289,7 +289,8 @@ class StepBook:
         value = self.decode(call, stands)
         if self.plugins.hears("worchflow_step_replayed"):
             self.plugins.notify("worchflow_step_replayed", execution=self.execution, step=stands)
-        self.done(call, value)
+        if not is_kept(self.execution, stands):
+            self.done(call, value)
         return value
 
     def done(self, call: StepCall, value: Any) -> None:
@@ -363,6 +364,7 @@ class StepBook:
             started_at=started_at,
             ended_at=now,
             error=failure,
+            seq=call.seq,
         )
         self.tries.append(step)
         if self.plugins.hears("worchflow_step_failed"):
