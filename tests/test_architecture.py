@@ -31,6 +31,7 @@ LAYERS = (
         "stages",
         "threads",
         "typeddicts",
+        "unopened",
         "version",
         "words",
     ),
