@@ -32,6 +32,7 @@ LAYERS = (
         "stages",
         "threads",
         "typeddicts",
+        "unopened",
         "version",
         "words",
     ),

@@ -80,6 +80,11 @@ class Batches:
             self._journal.reach("after_batch_close")
         await self._drop(key, [leader])
 
+    async def run_alone(self, execution_id: str) -> None:
+        """Let an execution be a batch by itself, whatever else has come."""
+        roll = Roll(members=(execution_id,), late=())
+        await self._rolls.insert(execution_id, gatherings.roll_body(roll))
+
     async def rolls(self, leaders: Collection[str]) -> Mapping[str, Roll]:
         """Return who runs as one batch by leader, for those of these that lead one."""
         bodies = await asyncio.gather(*(self._rolls.read(item) for item in leaders))

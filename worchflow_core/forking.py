@@ -31,6 +31,7 @@ from worchflow_core.models import (
     Status,
     StepRecord,
     StepStatus,
+    StepTry,
 )
 from worchflow_core.stages import Stage
 from worchflow_core.transitions import UNTIL_WOKEN
@@ -163,6 +164,7 @@ class Forker:
                 execution_id=execution.id,
                 execution_created_at=now,
                 fence=0,
+                kind=called_as(step),  # its effect is the original's, and not the fork's to undo
             )
             for step in kept
         ]
@@ -279,8 +281,10 @@ def _kept(
     if matches:
         edge = min(_place(step) for step in matches)
         return [step for step in recorded if _place(step) < edge]
-    if any(from_step in (title, step_id) for step_id, title in _failed(source)):
-        return list(recorded)  # it was tried and never stored: all that is stored came before it
+    if (tried := _tried(source, from_step)) is not None:
+        # It was never stored. What is stored was called before it, unless code has caught its
+        # error, or called more beside it.
+        return [step for step in recorded if not tried.seq or step.seq < tried.seq]
     raise _unknown(source, recorded, from_step)
 
 
@@ -298,13 +302,21 @@ def _named(recorded: Sequence[StepRecord], name: object) -> list[StepRecord]:
     return by_id or by_title or [step for step in recorded if step.step_id == step_id_of(name)]
 
 
-def _failed(source: Execution) -> list[tuple[str, str]]:
-    return [(item.step_id, item.title) for attempt in source.attempts for item in attempt.tries]
+def _failed(source: Execution) -> list[StepTry]:
+    return [item for attempt in source.attempts for item in attempt.tries]
+
+
+def _tried(source: Execution, name: str) -> StepTry | None:
+    """Return the newest try of the step that a text names; of several, that of the first."""
+    newest = {item.step_id: item for item in _failed(source)}.values()
+    by_name = [item for item in newest if name in (item.title, item.step_id)]
+    found = by_name or [item for item in newest if item.step_id == step_id_of(name)]
+    return min(found, key=lambda item: item.seq, default=None)
 
 
 def _unknown(source: Execution, recorded: Sequence[StepRecord], name: str) -> InvalidInput:
     titles = dict.fromkeys(
-        [step.title for step in recorded] + [item[1] for item in _failed(source)]
+        [step.title for step in recorded] + [item.title for item in _failed(source)]
     )
     there = ", ".join(repr(title) for title in list(titles)[:20]) or "none"
     more = f" and {len(titles) - 20} more" if len(titles) > 20 else ""

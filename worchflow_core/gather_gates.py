@@ -90,6 +90,11 @@ class BatchGate:
     async def _one(self, key: str, group: Sequence[Execution], option: Batch) -> Collection[str]:
         leading = await self._batches.rolls([item.id for item in group if item.fence > 1])
         alone = {item.id for item in group if item.id in leading or not self._is_readable(item)}
+        for item in group:
+            # What a fork has kept says nothing of events that come now: they would be lost in it.
+            if item.forked_from is not None and item.id not in alone:
+                await self._batches.run_alone(item.id)
+                alone.add(item.id)
         coming = sorted((item for item in group if item.id not in alone), key=age)
         members = dict(await self._still_waiting(coming))
         entrants = [item for item in coming if item.id not in members]

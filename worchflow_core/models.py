@@ -63,13 +63,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTry:
-    """A step that was tried in an attempt and did not succeed."""
+    """A step that was tried and did not succeed; `seq` as of a `StepRecord`, 0 where unknown."""
 
     step_id: str
     title: str
     started_at: datetime
     ended_at: datetime
     error: Failure | None = None
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,8 +372,7 @@ class QueueView:
 
     Attributes:
         epoch: changes when the queue lost its memory; the sweeper then refills it.
-        head: the ids that will be popped next, oldest first, a few.
-        length: how many hints it holds.
+        head, length: a few ids that will be popped next, oldest first; how many hints it holds.
     """
 
     epoch: str

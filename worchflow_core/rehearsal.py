@@ -8,7 +8,10 @@ kinds of steps there are; the code between the steps does.
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,7 +28,6 @@ from worchflow_core.journal import Journal
 from worchflow_core.lease import Lease
 from worchflow_core.models import Execution, Failure, Status, StepRecord, StepStatus
 from worchflow_core.notebook import Notebook
-from worchflow_core.notes import Notes
 from worchflow_core.ownloop import OwnLoop
 from worchflow_core.plugins import Plugins
 from worchflow_core.polling import PollingQueue
@@ -37,8 +39,13 @@ from worchflow_core.subscriptions import Subscriptions
 from worchflow_core.threads import ThreadPool
 from worchflow_core.transitions import Outcome
 from worchflow_core.undos import UNDO
+from worchflow_core.unopened import Unopened, Used
+
+logger = logging.getLogger("worchflow")
 
 _LASTING = timedelta(days=1)
+_LEFT_BEHIND = 8
+"""While so many threads run code that nobody waits for any more, no more code is begun."""
 
 
 class Verdict(StrEnum):
@@ -74,10 +81,6 @@ class Rehearsed:
     unreached: tuple[str, ...] = ()
 
 
-class ResourceUsed(Exception):
-    """Code between the steps uses a resource, and in a rehearsal none is opened."""
-
-
 class Rehearsal:
     """Rehearse executions of the functions of this process.
 
@@ -101,10 +104,9 @@ class Rehearsal:
         self, function: Function[Any, Any], execution: Execution, recorded: Sequence[StepRecord]
     ) -> Rehearsed:
         """Replay one execution in a thread and an event loop of its own, and judge it."""
-        try:
-            function.data_codec.decode(execution.data)
-        except InvalidInput as error:
-            return Rehearsed(execution=execution, verdict=Verdict.BREAKS, why=str(error))
+        if self._threads.leaked >= _LEFT_BEHIND:
+            why = f"its code was not run: that of {self._threads.leaked} others has not returned"
+            return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
         # An undo, and a step whose outcome is unknown, say nothing of where the code goes.
         steps = [
             step
@@ -115,9 +117,7 @@ class Rehearsal:
         own = OwnLoop()
         try:
             async with asyncio.timeout(seconds):
-                outcome, book = await self._threads.run(
-                    own.run, lambda: self._replay(function, execution, steps)
-                )
+                return await self._threads.run(self._begin, own, function, execution, steps)
         except TimeoutError:
             why = f"its code takes longer than {seconds:g} s between the steps"
             return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
@@ -126,20 +126,37 @@ class Rehearsal:
             return Rehearsed(execution=execution, verdict=Verdict.UNKNOWN, why=why)
         finally:
             own.cut_off()  # does nothing to one that has ended
-        unreached = tuple(step.title for step in steps if step.step_id not in book.met)
-        found = judge(execution, outcome, tuple(book.new), unreached)
-        if found.verdict is Verdict.RAISES and _is_batched(function):
-            why = f"{found.why}; it may have run for a batch, and was replayed for itself alone"
-            return replace(found, verdict=Verdict.UNKNOWN, why=why)
-        return found
+
+    def _begin(
+        self,
+        own: OwnLoop,
+        function: Function[Any, Any],
+        execution: Execution,
+        steps: Sequence[StepRecord],
+    ) -> Rehearsed:
+        """Rehearse in this thread, whatever the code does: it cannot end who checks it."""
+        try:
+            function.data_codec.decode(execution.data)
+        except InvalidInput as error:
+            return Rehearsed(execution=execution, verdict=Verdict.BREAKS, why=str(error))
+        except BaseException as error:  # the attempt meets it too, and says so
+            logger.debug("execution %s: its data cannot be decoded: %r", execution.id, error)
+        try:
+            return own.run(lambda: self._replay(function, execution, steps))
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Raised in a task that the code began, it goes through the event loop.
+            why = f"its code raises {type(error).__name__}: {error}"
+            return Rehearsed(execution=execution, verdict=Verdict.RAISES, why=why)
 
     async def _replay(
         self,
         function: Function[Any, Any],
         execution: Execution,
         steps: Sequence[StepRecord],
-    ) -> tuple[Outcome | None, _Book]:
-        around = self._surroundings(function)
+    ) -> Rehearsed:
+        asyncio.get_running_loop().set_default_executor(_Daemons())
+        used = Used()
+        around = self._surroundings(function, used)
         # A deadline that has passed would hide what the code does.
         alone = replace(execution, deadline_at=None)
         batch = (alone,) if _is_batched(function) else ()
@@ -156,12 +173,15 @@ class Rehearsal:
         )
         book.drift.is_quiet = True
         try:
-            return await attempt.run(), book
+            outcome = await attempt.run()
         finally:
             around.functions.close()
             around.steps.close()
+        unreached = tuple(step.title for step in steps if step.step_id not in book.met)
+        found = judge(execution, outcome, tuple(book.new), unreached)
+        return _doubted(found, used, is_batched=_is_batched(function))
 
-    def _surroundings(self, function: Function[Any, Any]) -> Surroundings:
+    def _surroundings(self, function: Function[Any, Any], used: Used) -> Surroundings:
         plugins = Plugins(discover=False)
         clock = Clock()
         journal = _Journal(cast(Store, _Nothing()), PollingQueue(), None, plugins, clock)
@@ -178,7 +198,7 @@ class Rehearsal:
             subscriptions=Subscriptions(self._registry, records),
             functions=ThreadPool(1, "rehearsed"),
             steps=ThreadPool(1, "rehearsed"),
-            resources={opener: _Unopened(name) for name, opener in names},
+            resources={opener: Unopened(name, used) for name, opener in names},
             admission=Admission(journal, Registry()),
             notebook=_Notebook(records),
         )
@@ -206,6 +226,24 @@ def judge(
     return found(Verdict.CHANGED if is_changed else Verdict.FINE)
 
 
+def _doubted(found: Rehearsed, used: Used, *, is_batched: bool) -> Rehearsed:
+    """Return what a rehearsal found, unless it may have gone so because it was one."""
+
+    def unknown(why: str) -> Rehearsed:
+        text = f"{found.why}; {why}" if found.why else why
+        return replace(found, verdict=Verdict.UNKNOWN, why=text)
+
+    names = " and ".join(map(repr, used.refused or used.touched))
+    is_otherwise = found.verdict in (Verdict.RAISES, Verdict.CHANGED)
+    if is_otherwise and used.refused:
+        return unknown(f"its code uses {names} between the steps, and no resource is opened here")
+    if found.verdict is Verdict.RAISES and used.touched:
+        return unknown(f"its code uses {names}, and no resource is opened here")
+    if found.verdict is Verdict.RAISES and is_batched:
+        return unknown("it may have run for a batch, and was replayed for itself alone")
+    return found
+
+
 def _is_batched(function: Function[Any, Any]) -> bool:
     return function.flow is not None and function.flow.batch is not None
 
@@ -213,8 +251,6 @@ def _is_batched(function: Function[Any, Any]) -> bool:
 def _of_failure(execution: Execution, failure: Failure) -> tuple[Verdict, str]:
     if failure.reason == "non_deterministic":
         return Verdict.BREAKS, failure.message
-    if failure.type.endswith(ResourceUsed.__name__):
-        return Verdict.UNKNOWN, failure.message
     if execution.error is not None and execution.error.type == failure.type:
         return Verdict.FINE, ""  # it fails as it did
     return Verdict.RAISES, f"its code raises {failure.type}: {failure.message}"
@@ -290,47 +326,29 @@ class _Nothing:
 class _Notebook(Notebook):
     """A notebook in which nothing is written."""
 
-    def _say(self, execution_id: str, said: Notes) -> None:
-        pass
-
     async def close(self, execution_id: str) -> None:
         pass
 
 
-class _Unopened:
-    """What stands in for a resource: steps may be given it, and code between them not use it."""
+class _Daemons(ThreadPoolExecutor):
+    """Threads for `asyncio.to_thread`: code that never returns holds up neither loop nor exit."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)  # what copies and prints things may ask for
-        self._refuse()
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        threading.Thread(target=work, name="worchflow-rehearsed", daemon=True).start()
+        return future
 
-    def __getitem__(self, key: Any) -> NoReturn:
-        self._refuse()
-
-    def __iter__(self) -> NoReturn:
-        self._refuse()
-
-    def __enter__(self) -> NoReturn:
-        self._refuse()
-
-    def __exit__(self, *args: Any) -> None: ...
-
-    async def __aenter__(self) -> NoReturn:
-        self._refuse()
-
-    async def __aexit__(self, *args: Any) -> None: ...
-
-    def _refuse(self) -> NoReturn:
-        raise ResourceUsed(
-            f"its code uses {self._name!r} between the steps, and no resource is opened for a check"
-        )
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave what still runs behind."""
 
 
 async def _reach() -> NoReturn:

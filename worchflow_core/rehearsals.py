@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worchflow_core.forking import is_half_made
@@ -79,21 +79,20 @@ async def rehearse_function(
     """Rehearse the newest executions of a function, and the newest of those that have not ended."""
     of_it = Condition("function", Operator.EQUAL, function.id)
     unfinished = Condition("status", Operator.IN, _LIVE)
-    chosen: dict[str, Execution] = {}
-    for where in ((of_it,), (of_it, unfinished)):
-        found = await _newest(store, where, last)
-        chosen |= {item.id: item for item in found if item.id not in chosen}
     count = Query(where=(of_it, unfinished), limit=1, counted=True)
     live = (await store.find(count)).total or 0
-    executions = [item for item in chosen.values() if not is_half_made(item)]
-    live -= sum(not item.status.is_final for item in chosen.values() if is_half_made(item))
+    seen: set[str] = set()
     rehearsed: list[Rehearsed] = []
-    for start in range(0, len(executions), _PAGE):
-        part = executions[start : start + _PAGE]
-        steps = await store.steps([item.id for item in part])
-        rehearsed += [
-            await rehearsal.rehearse(function, item, steps.get(item.id, ())) for item in part
-        ]
+    for where in ((of_it,), (of_it, unfinished)):
+        async for page in _newest(store, where, last):
+            fresh = [item for item in page if item.id not in seen]
+            seen |= {item.id for item in fresh}
+            part = [item for item in fresh if not is_half_made(item)]
+            live -= sum(not item.status.is_final for item in fresh if is_half_made(item))
+            steps = await store.steps([item.id for item in part]) if part else {}
+            for item in part:
+                found = await rehearsal.rehearse(function, item, steps.get(item.id, ()))
+                rehearsed.append(replace(found, execution=_without_payload(item)))
     return report_of(function.id, rehearsed, live=min(live, COUNT_CAP))
 
 
@@ -150,14 +149,22 @@ def _counted(titles: Iterable[Sequence[str]]) -> Mapping[str, int]:
     return dict(Counter(title for found in titles for title in dict.fromkeys(found)).most_common())
 
 
-async def _newest(store: Store, where: tuple[Condition, ...], last: int) -> Sequence[Execution]:
-    found: list[Execution] = []
+async def _newest(
+    store: Store, where: tuple[Condition, ...], last: int
+) -> AsyncIterator[Sequence[Execution]]:
+    """Yield pages: of thousands, only those that are being looked at are held."""
     after = None
-    while len(found) < last:
-        query = Query(where=where, limit=min(1000, last - len(found)), after=after)
+    left = last
+    while left:
+        query = Query(where=where, limit=min(_PAGE, left), after=after)
         page = (await store.find(query)).items
-        found += page
+        yield page
         if len(page) < query.limit:
-            break
+            return
+        left -= len(page)
         after = query.order_key(page[-1])
-    return found
+
+
+def _without_payload(execution: Execution) -> Execution:
+    """Return an execution as far as reports tell of it."""
+    return replace(execution, data=None, result=None, error=None, attempts=())

@@ -37,7 +37,7 @@ from worchflow_core.signals import ControlSignal, StepBackoff, Superseded, Suspe
 from worchflow_core.speaker import Speaker, running_step
 from worchflow_core.step import Watch
 from worchflow_core.steprecords import recorded_step
-from worchflow_core.undos import Undo, Undos
+from worchflow_core.undos import Undo, Undos, is_kept
 
 
 class StepBook:
@@ -295,7 +295,7 @@ class StepBook:
 
     def done(self, call: StepCall, stands: StepRecord) -> None:
         """Note what takes a step back that is recorded, if anything does."""
-        if call.undo is not None and not self.is_abandoned:
+        if call.undo and not self.is_abandoned and not is_kept(self.execution, stands):
             slot = Slot(call.step_id, call.title, call.seq)
             self.undos.met[call.step_id] = Undo(slot, call.undo, lambda: self.decode(call, stands))
 
@@ -364,6 +364,7 @@ class StepBook:
             started_at=started_at,
             ended_at=now,
             error=failure,
+            seq=call.seq,
         )
         self.tries.append(step)
         if self.plugins.hears("worchflow_step_failed"):

@@ -191,6 +191,11 @@ def left_to_undo(recorded: Sequence[StepRecord]) -> list[StepRecord]:
     ]
 
 
+def is_kept(execution: Execution, step: StepRecord) -> bool:
+    """Return whether a fork has a step from its original, and so no business to undo it."""
+    return execution.forked_from is not None and step.fence == 0
+
+
 def is_being_undone(recorded: Sequence[StepRecord]) -> bool:
     """Return whether undoing has begun, so that the execution never goes forward again."""
     return any(step.kind == UNDOING for step in recorded)

@@ -317,6 +317,8 @@ def _try_to_wire(item: StepTry) -> dict[str, Any]:
     }
     if item.error is not None:
         document["error"] = failure_to_wire(item.error)
+    if item.seq:
+        document["seq"] = item.seq
     return document
 
 
@@ -328,6 +330,7 @@ def _try_from_wire(document: Mapping[str, Any]) -> StepTry:
         started_at=_moment(document.get("from")) or from_millis(0),
         ended_at=_moment(document.get("to")) or from_millis(0),
         error=failure_from_wire(error) if error else None,
+        seq=_whole(document.get("seq")),
     )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from worchflow_core import (
+    Batch,
     Event,
     Execution,
     IdempotencyConflict,
     InvalidInput,
+    NonRetriable,
     NotAllowed,
     NotFound,
     Rate,
@@ -344,7 +347,7 @@ def test_a_fork_is_no_repeated_event(url: str) -> None:
             first = await app.client.send(mail, {"to": "ana"})
             assert await first.result(30) == {"to": "ana"}
             again = await app.client.send(mail, {"to": "ana"})
-            assert again.id == first.id
+            assert (again.id, again.is_new) == (first.id, False)
             other = await app.client.send(mail, {"to": "ben"})
             assert (await ended(app, other.id)).status is Status.CANCELLED
             fork = await app.client.fork(first.id)
@@ -499,3 +502,133 @@ def test_a_fork_of_many_steps_is_copied_in_parts(url: str) -> None:
             assert len(await fork.steps()) == 1201
 
     run(main(), limit=120)
+
+
+def test_a_fork_begins_where_an_error_was_caught_and_runs_what_came_after(url: str) -> None:
+    ran: list[str] = []
+
+    @function(id="careful", retries=0)
+    async def careful(event: Event[Any], step: Step) -> None:
+        def fails() -> None:
+            ran.append("Try")
+            raise ValueError("no")
+
+        await step.run("Before", lambda: ran.append("Before"))
+        with suppress(ValueError):
+            await step.run("Try", fails)
+        await step.run("After", lambda: ran.append("After"))
+
+    async def main() -> None:
+        async with working(careful, url=url, **SERVED) as app:
+            first = await app.client.send(careful, None)
+            await first.result(30)
+            ran.clear()
+            fork = await app.client.fork(first.id, from_step="Try")
+            await fork.result(30)
+            assert ran == ["Try", "After"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["Square#2", "Side[2]", "Side 2 of 3", "id"])
+def test_a_step_that_failed_is_named_as_any_other(url: str, name: str) -> None:
+    ran: list[Any] = []
+
+    def square(number: int) -> int:
+        ran.append(number)
+        if number == 2:
+            raise NonRetriable("two")
+        return number * number
+
+    @function(id="squares", retries=0)
+    async def squares(event: Event[Any], step: Step) -> None:
+        if name == "Side[2]" or name.startswith("Side "):
+            await step.map("Side", square, [1, 2, 3])
+        for number in (1, 2):
+            await step.run("Square", square, number)
+
+    async def main() -> None:
+        async with working(squares, url=url, **SERVED) as app:
+            first = await app.client.send(squares, None)
+            await ended(app, first.id)
+            ran.clear()
+            chosen = step_id_of("Square#2") if name == "id" else name
+            fork = await app.client.fork(first.id, from_step=chosen)
+            await ended(app, fork.id)
+            # Of those that ran side by side, who was called later runs again.
+            assert ran == ([2, 3] if name.startswith("Side") else [2])
+
+    run(main())
+
+
+def test_the_result_of_a_step_that_can_be_undone_is_replaced(url: str) -> None:
+    @function(id="trip", retries=0)
+    async def trip(event: Event[Any], step: Step) -> list[str]:
+        flight = await step.run("Flight", lambda: "f1", undo=lambda flight: None)
+        return [flight, await step.run("Pay", lambda: f"paid {flight}")]
+
+    async def main() -> None:
+        async with working(trip, url=url, **SERVED) as app:
+            first = await app.client.send(trip, None)
+            await first.result(30)
+            fork = await app.client.fork(first.id, results={"Flight": "f2"})
+            assert await fork.result(30) == ["f2", "paid f2"]
+
+    run(main())
+
+
+def test_a_fork_that_fails_undoes_what_it_did_and_nothing_of_its_original(url: str) -> None:
+    undone: list[str] = []
+    fails = False
+
+    @function(id="trip", retries=0)
+    async def trip(event: Event[Any], step: Step) -> None:
+        def pay() -> None:
+            if fails:
+                raise NonRetriable("no money")
+
+        await step.run("Flight", lambda: "flight", undo=undone.append)
+        await step.run("Hotel", lambda: "hotel", undo=undone.append)
+        await step.run("Pay", pay)
+
+    async def main() -> None:
+        nonlocal fails
+        async with working(trip, url=url, **SERVED) as app:
+            first = await app.client.send(trip, None)
+            await first.result(30)
+            fails = True
+            kept = await app.client.fork(first.id, from_step="Pay")
+            execution = await ended(app, kept.id)
+            assert execution.status is Status.FAILED
+            assert execution.error is not None
+            assert (execution.error.message, undone) == ("no money", [])
+            grandchild = await app.client.fork(kept.id, from_step="Pay")
+            assert (await ended(app, grandchild.id)).status is Status.FAILED
+            assert undone == []
+            partly = await app.client.fork(first.id, from_step="Hotel")
+            assert (await ended(app, partly.id)).status is Status.FAILED
+            assert undone == ["hotel"]
+
+    run(main())
+
+
+def test_a_fork_is_a_batch_by_itself(url: str) -> None:
+    @function(id="gather", batch=Batch(2, "1s"))
+    async def gather(event: Event[int], step: Step) -> Any:
+        found = await step.run("Load", lambda: [item.data for item in event.batch])
+        return await step.run("Insert", lambda: [found, [item.data for item in event.batch]])
+
+    async def main() -> None:
+        async with working(gather, url=url, **SERVED) as app:
+            handles = [await app.client.send(gather, number) for number in (1, 2)]
+            both, _ = [await handle.result(30) for handle in handles]
+            (leader,) = [handle for handle in handles if await handle.steps()]
+            mine = (await leader.get()).data
+            # What comes at the same time is in no step that the fork has kept.
+            fork = await app.client.fork(leader.id, from_step="Insert")
+            others = [await app.client.send(gather, number) for number in (3, 4)]
+            assert await fork.result(30) == [both[0], [int(mine or "")]]
+            found = await others[0].result(30)
+            assert sorted(found[0]) == [3, 4]
+
+    run(main())

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,7 +25,10 @@ from worchflow_core import (
     Worchflow,
     control,
     function,
+    rehearsal,
+    rehearsals,
 )
+from worchflow_core.query import Page, Query
 from worchflow_core.rehearsal import Verdict
 from worchflow_core.rehearsals import FunctionReport, report_to_wire
 
@@ -285,6 +289,178 @@ def test_resources_are_not_opened(url: str) -> None:
     report = run(main())
     assert report.counts == {Verdict.UNKNOWN: 4}
     assert "uses 'pool' between the steps" in report.troubles[0].why
+
+
+def test_steps_may_be_given_what_a_resource_has(url: str) -> None:
+    @code("order")
+    async def passes(event: Event[Any], step: Step, *, pool: Any = Resource(open_pool)) -> Any:
+        await step.run("Price", pool.fetch, "select")
+        await step.sleep("Nap", 1)
+        if event.data.get("waits"):
+            await step.wait_for_event("Paid", "paid")
+        return await step.run("Total", pool.rows.count)
+
+    report, _ = checked(url, passes)
+    assert report.counts == {Verdict.FINE: 4}
+
+
+@pytest.mark.parametrize("what", ["await", "iterate", "length", "truth", "text", "compare", "set"])
+def test_no_use_of_a_resource_between_the_steps_is_taken_for_an_error(what: str) -> None:
+    @code("order")
+    async def uses(event: Event[Any], step: Step, *, pool: Any = Resource(open_pool)) -> Any:
+        match what:
+            case "await":
+                await pool
+            case "iterate":
+                async for _ in pool.rows:
+                    pass
+            case "length":
+                len(pool)
+            case "truth":
+                assert pool.is_open
+            case "text":
+                await step.run(f"{pool.name}", lambda: 1)
+            case "compare":
+                assert pool.size > 3
+            case "set":
+                pool["x"] = 1
+
+    report, _ = checked(f"memory://resource-{what}", uses)
+    assert report.counts == {Verdict.UNKNOWN: 4}
+    assert "uses 'pool' between the steps" in report.troubles[0].why
+
+
+def test_a_resource_whose_refusal_was_caught_leaves_nobody_sure() -> None:
+    @code("order")
+    async def uses(event: Event[Any], step: Step, *, pool: Any = Resource(open_pool)) -> Any:
+        try:
+            found = pool.get("x")
+        except Exception:
+            found = None
+        if found is None:
+            await step.run("Other", lambda: 1)
+
+    assert checked("memory://caught", uses)[0].counts == {Verdict.UNKNOWN: 4}
+
+    @code("order")
+    async def loads(event: Event[Any], step: Step, *, pool: Any = Resource(open_pool)) -> Any:
+        price = await step.run("Price", pool.fetch)
+        return price.amount
+
+    (report, _) = checked("memory://unknown-type", loads)
+    assert report.counts == {Verdict.UNKNOWN: 4}
+    assert "its code uses 'pool'" in report.troubles[0].why
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_task", [True, False])
+def test_code_cannot_end_who_checks_it(error: BaseException, is_task: bool) -> None:
+    @code("order")
+    async def leaves(event: Event[Any], step: Step) -> Any:
+        async def leave() -> None:
+            raise error
+
+        await (asyncio.create_task(leave()) if is_task else leave())
+
+    report, _ = checked(f"memory://leaves-{is_task}-{type(error).__name__}", leaves)
+    assert report.counts == {Verdict.RAISES: 4}
+    assert f"its code raises {type(error).__name__}" in report.breaks_live[0].why
+
+
+@dataclass
+class Choosy:
+    """Data whose checking is code that may do anything."""
+
+    waits: int = 0
+
+    def __post_init__(self) -> None:
+        Choosy.gate.wait()
+        raise LookupError("no such order")
+
+    gate: ClassVar[threading.Event] = threading.Event()
+
+
+@pytest.mark.parametrize(("hangs", "verdict"), [(False, "raises"), (True, "unknown")])
+def test_checking_the_data_is_code_too(hangs: bool, verdict: str) -> None:
+    @code("order")
+    async def choosy(event: Event[Choosy], step: Step) -> None: ...
+
+    if hangs:
+        Choosy.gate.clear()
+    else:
+        Choosy.gate.set()
+    try:
+        report, _ = checked(f"memory://choosy-{verdict}", choosy, limit=0.5)
+    finally:
+        Choosy.gate.set()
+    assert report.counts == {Verdict(verdict): 4}
+
+
+def test_threads_of_the_loop_hold_up_neither_the_check_nor_its_exit() -> None:
+    gate = threading.Event()
+
+    @code("order")
+    async def changed(event: Event[Any], step: Step) -> Any:
+        asyncio.get_running_loop().run_in_executor(None, gate.wait)
+        assert await asyncio.to_thread(lambda: 7) == 7
+        with pytest.raises(KeyError):
+            await asyncio.to_thread(lambda: {}[1])
+        await step.run("Price", lambda: 5)
+        await step.sleep("Nap", 1)
+        if event.data.get("waits"):
+            await step.wait_for_event("Paid", "paid")
+        return await step.run("Total", lambda: 1)
+
+    try:
+        report, _ = checked("memory://threads", changed)
+        assert report.counts == {Verdict.FINE: 4}
+        left = [item for item in threading.enumerate() if item.name == "worchflow-rehearsed"]
+        assert len(left) == 4
+        assert all(item.daemon for item in left)
+    finally:
+        gate.set()
+
+
+def test_code_that_hangs_again_and_again_is_not_begun_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "_LEFT_BEHIND", 2)
+    gate = threading.Event()
+
+    @code("order")
+    async def blocks(event: Event[Any], step: Step) -> None:
+        gate.wait()
+
+    try:
+        report, _ = checked("memory://hangs", blocks, limit=0.1)
+    finally:
+        gate.set()
+    assert report.counts == {Verdict.UNKNOWN: 4}
+    whys = [item.why for item in report.troubles]
+    assert [why for why in whys if "that of 2 others has not returned" in why] == whys[2:]
+
+
+def test_only_what_is_being_looked_at_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsals, "_PAGE", 2)
+    asked: list[int] = []
+
+    async def main() -> FunctionReport:
+        async with application(order) as app, worker_of(app):
+            await stored(app, count=5)
+            find = app.journal.store.find
+
+            async def watched(query: Query) -> Page:
+                asked.append(query.limit)
+                return await find(query)
+
+            monkeypatch.setattr(app.journal.store, "find", watched)
+            (report,) = await app.rehearse(last=5)
+            return report
+
+    report = run(main())
+    assert report.checked in (5, 6)  # the newest five, and the unfinished one
+    assert report.live_checked == 1
+    assert max(asked) == 2
 
 
 def test_what_ran_for_a_batch_is_replayed_for_itself(url: str) -> None:

@@ -50,15 +50,16 @@ def check(
     flags = flags_of(ctx)
 
     async def main() -> int:
-        app = load_app(flags)
-        require_file(app)
-        if not len(app.registry):
-            raise exits.CommandError(
-                "there are no functions here to check",
-                hint="name their module with -m, or install their package",
-            )
-        async with app:
-            with contextlib.redirect_stdout(sys.stderr):  # the code between the steps may print
+        # Modules may print when they are imported, and the code between the steps.
+        with contextlib.redirect_stdout(sys.stderr):
+            app = load_app(flags)
+            require_file(app)
+            if not len(app.registry):
+                raise exits.CommandError(
+                    "there are no functions here to check",
+                    hint="name their module with -m, or install their package",
+                )
+            async with app:
                 reports = await app.rehearse(functions or None, last=last, limit=limit)
         broken = sum(len(report.breaks_live) for report in reports)
         if flags.json:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,19 @@ async def odd(event: Event, step):
     first = await step.run("a=b", lambda: 1)
     second = await step.run("evil \\u202e", lambda: first + 1)
     return [first, second]
+"""
+
+LEAVING = """
+import asyncio, sys, time
+from worchflow_core import Event, function
+
+async def leave():
+    sys.exit(0)
+
+@function(id="odd", retries=0)
+async def odd(event: Event, step):
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+    await asyncio.gather(leave())
 """
 
 
@@ -112,6 +126,28 @@ def test_check_tells_steps_apart_and_keeps_stdout_for_data(
     assert "nothing would break" in checked.err
     assert "\u202e" not in checked.out + checked.err
     assert json.loads(cli("check", "-m", "changed", "--json").out)["breaksLive"] == 0
+
+
+def test_check_keeps_what_a_module_prints_out_of_its_answer(
+    cli: Callable[..., Any], odd: str, place: Path
+) -> None:
+    (place / "loud.py").write_text('print("imported")\n' + ODD, encoding="utf-8")
+    checked = cli("check", "-m", "loud", "--function", "odd", "--json")
+    assert json.loads(checked.out)["total"] == 1
+    assert "imported" in checked.err
+
+
+def test_check_is_not_ended_by_the_code_it_checks(
+    program: Callable[..., Any], odd: str, place: Path
+) -> None:
+    (place / "leaving.py").write_text(LEAVING, encoding="utf-8")
+    began = time.monotonic()
+    checked = program("check", "-m", "leaving", "--function", "odd", "--json").end()
+    assert time.monotonic() - began < 25  # a thread of the code runs on, and nobody waits for it
+    assert checked.code == 0  # what completed is in no danger
+    (report,) = json.loads(checked.out)["items"]
+    assert report["raises"] == 1
+    assert "its code raises SystemExit: 0" in report["troubles"][0]["why"]
 
 
 @pytest.mark.parametrize(

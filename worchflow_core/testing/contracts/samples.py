@@ -70,6 +70,7 @@ def full_execution(execution_id: str, text: str = "text") -> Execution:
         started_at=at(1),
         ended_at=at(2),
         error=Failure(type="E", message=text),
+        seq=3,
     )
     attempt = Attempt(
         number=1,
