@@ -9,7 +9,7 @@ from typing import Any
 
 from worchflow_core.lines import FAR, Line
 from worchflow_core.liveness import is_live
-from worchflow_core.models import Execution, StepRecord, Worker
+from worchflow_core.models import CLAIMABLE, Execution, StepRecord, Worker
 from worchflow_core.pauses import Pause
 from worchflow_core.words import human_age
 
@@ -72,7 +72,7 @@ class Facts:
     @property
     def is_free(self) -> bool:
         """Whether it has not ended and no worker has it."""
-        return not self.execution.status.is_final and self.execution.owner is None
+        return self.execution.status in CLAIMABLE and self.execution.owner is None
 
     @property
     def is_due(self) -> bool:
@@ -90,6 +90,10 @@ class Facts:
     def age(self, moment: datetime) -> str:
         """Return how long ago a moment was, or how soon it comes."""
         return human_age(moment, self.now)
+
+    def soon(self, moment: datetime) -> str:
+        """Return how soon a moment comes; one that has just passed is now."""
+        return self.age(max(moment, self.now))
 
 
 Aspect = Callable[[Facts], Iterator[Reason]]

@@ -150,3 +150,20 @@ def test_a_reason_quotes_no_error_that_is_redacted() -> None:
             assert "4111" not in answer.text
 
     run(main())
+
+
+def test_what_hides_an_error_hides_nothing_else_of_a_reason() -> None:
+    def redact(path: tuple[str | int, ...], value: Any) -> Any:
+        return "***" if path[0] == "error" else value
+
+    async def main() -> None:
+        async with served(redact=redact) as (client, app):
+            short = Failure(type="ValueError", message="e")
+            await app.journal.store.create(
+                [execution("a", status=Status.FAILED, error=short, finished_at=NOW)]
+            )
+            (reason,) = (await get(client, "/api/executions/a/explain"))[1]["reasons"]
+            assert reason["text"].startswith("it failed ")
+            assert reason["text"].endswith(" of ValueError: ***")
+
+    run(main())
