@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from worchflow_core.batches import leader_of
 from worchflow_core.clock import from_millis
-from worchflow_core.facts import Facts, Reason, listed, waited_children
+from worchflow_core.facts import Facts, Reason, listed, waited_children, waited_events
 from worchflow_core.forking import is_half_made
 from worchflow_core.identities import DEADLINE, Slot
 from worchflow_core.models import Execution, Status, StepRecord, StepTry
 from worchflow_core.stages import Stage
 from worchflow_core.undos import is_being_undone
-
-_DIGEST = re.compile(r":[0-9a-f]{24}$")
-"""The end of the wait key of an event whose data has to match."""
-
 
 # --- held back ------------------------------------------------------------------------------------
 
@@ -92,13 +87,7 @@ def waiting(facts: Facts) -> Iterator[Reason]:
                 "status": str(child.status) if child else None,
             },
         )
-    keys = [key for key in execution.waits if "|" not in key and not key.startswith("child:")]
-    events: dict[str, bool] = {}
-    for key in keys:
-        name = _DIGEST.sub("", key)
-        event = name.removesuffix(f"@{execution.id}")
-        events[event] = events.get(event, False) or name != key
-    for event, is_matched in events.items():
+    for event, is_matched in waited_events(execution).items():
         what = f"event {event!r}" + (" whose data matches" if is_matched else "")
         yield Reason(
             code="waiting_for_event",
@@ -112,12 +101,21 @@ def waiting(facts: Facts) -> Iterator[Reason]:
     }
     for step in facts.steps if execution.waits else ():
         until = _until(step)
-        if until is not None and until > facts.now and step.step_id not in over:
+        if until is not None and _may_end(facts, until) and step.step_id not in over:
             yield Reason(
                 code="wait_timeout",
                 text=f"step {step.title!r} stops waiting {facts.age(until)}",
                 facts={"step": step.title, "until": until},
             )
+
+
+def _may_end(facts: Facts, moment: datetime) -> bool:
+    """Return whether what ends at a moment may be waited for: the first of all is what it is due.
+
+    Code may have given up a sleep, or a wait, whose record stays.
+    """
+    due = facts.execution.due_at
+    return moment > facts.now and due is not None and due <= moment
 
 
 def _until(step: StepRecord) -> datetime | None:
@@ -131,7 +129,7 @@ def sleeping(facts: Facts) -> Iterator[Reason]:
     if not facts.is_free or facts.is_due:
         return
     for step in facts.steps:
-        if step.kind == "sleep" and step.ended_at is not None and step.ended_at > facts.now:
+        if step.kind == "sleep" and step.ended_at is not None and _may_end(facts, step.ended_at):
             yield Reason(
                 code="sleeping",
                 text=f"it sleeps in step {step.title!r} and wakes {facts.age(step.ended_at)}",

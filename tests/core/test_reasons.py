@@ -329,12 +329,36 @@ def test_the_timeout_of_a_wait_that_is_over_is_not_told() -> None:
     ]
     changes = {
         "status": Status.WAITING,
-        "due_at": NOW + UNTIL_WOKEN,
+        "due_at": LATER,
         "fence": 1,
         "waits": ("paid", "paid@e1"),
     }
     assert reasons(changes, steps=steps)["wait_timeout"] == "step 'Second' stops waiting in 5m"
     assert "wait_timeout" not in reasons(changes, steps=steps[:2])
+
+
+def test_an_event_may_have_the_name_of_a_child() -> None:
+    changes: dict[str, Any] = {
+        "status": Status.WAITING,
+        "due_at": NOW + UNTIL_WOKEN,
+        "fence": 1,
+        "waits": (f"child:a:{'b' * 24}", f"child:a@e1:{'b' * 24}", "child:c", "child:c@e1"),
+    }
+    found = explain(Facts(execution=replace(EXECUTION, **changes), now=NOW, workers=[WORKER]))
+    assert [(item.facts["event"], item.facts["has_match"]) for item in found] == [
+        ("child:a", True),
+        ("child:c", False),
+    ]
+
+
+def test_a_sleep_that_code_gave_up_is_not_told() -> None:
+    changes: dict[str, Any] = {
+        "status": Status.WAITING,
+        "due_at": NOW + UNTIL_WOKEN,
+        "fence": 1,
+        "waits": ("paid", "paid@e1"),
+    }
+    assert list(reasons(changes, steps=[step("Nap", "sleep", LATER, {})])) == ["waiting_for_event"]
 
 
 def test_what_another_system_processes_is_not_about_to_run() -> None:
