@@ -116,7 +116,8 @@ class Bulk:
         at_most: int | None = None,
     ) -> BulkChange:
         """Do it, or with `dry_run` count only; see `Client.cancel_matching`."""
-        if at_most is not None and (isinstance(at_most, bool) or at_most < 1):
+        is_whole = isinstance(at_most, int) and not isinstance(at_most, bool) and at_most > 0
+        if at_most is not None and not is_whole:
             raise InvalidInput(f"at_most is {at_most!r}; give a whole number from 1, or leave it")
         chosen = choose(verb, given, everything=everything)
         return await (self._count(chosen) if dry_run else self._walk(verb, chosen, at_most))

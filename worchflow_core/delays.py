@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from worchflow_core.batches import leader_of
 from worchflow_core.clock import from_millis
-from worchflow_core.facts import Facts, Reason, listed, waited_children
+from worchflow_core.facts import Facts, Reason, listed, waited_children, waited_events
 from worchflow_core.forking import is_half_made
-from worchflow_core.identities import DEADLINE
-from worchflow_core.models import Status, StepRecord
-
-_DIGEST = re.compile(r":[0-9a-f]{24}$")
-"""The end of the wait key of an event whose data has to match."""
-
+from worchflow_core.identities import DEADLINE, Slot
+from worchflow_core.models import Execution, Status, StepRecord, StepTry
+from worchflow_core.stages import Stage
+from worchflow_core.undos import is_being_undone
 
 # --- held back ------------------------------------------------------------------------------------
 
@@ -90,27 +87,35 @@ def waiting(facts: Facts) -> Iterator[Reason]:
                 "status": str(child.status) if child else None,
             },
         )
-    keys = [key for key in execution.waits if "|" not in key and not key.startswith("child:")]
-    events: dict[str, bool] = {}
-    for key in keys:
-        name = _DIGEST.sub("", key)
-        event = name.removesuffix(f"@{execution.id}")
-        events[event] = events.get(event, False) or name != key
-    for event, is_matched in events.items():
+    for event, is_matched in waited_events(execution).items():
         what = f"event {event!r}" + (" whose data matches" if is_matched else "")
         yield Reason(
             code="waiting_for_event",
             text=f"it waits for an {what}",
             facts={"event": event, "has_match": is_matched},
         )
+    over = {
+        Slot(step.step_id, step.title, step.seq).inner("until").step_id
+        for step in facts.steps
+        if step.kind in ("wait", "invoke")
+    }
     for step in facts.steps if execution.waits else ():
         until = _until(step)
-        if until is not None and until > facts.now:
+        if until is not None and _may_end(facts, until) and step.step_id not in over:
             yield Reason(
                 code="wait_timeout",
                 text=f"step {step.title!r} stops waiting {facts.age(until)}",
                 facts={"step": step.title, "until": until},
             )
+
+
+def _may_end(facts: Facts, moment: datetime) -> bool:
+    """Return whether what ends at a moment may be waited for: the first of all is what it is due.
+
+    Code may have given up a sleep, or a wait, whose record stays.
+    """
+    due = facts.execution.due_at
+    return moment > facts.now and due is not None and due <= moment
 
 
 def _until(step: StepRecord) -> datetime | None:
@@ -124,7 +129,7 @@ def sleeping(facts: Facts) -> Iterator[Reason]:
     if not facts.is_free or facts.is_due:
         return
     for step in facts.steps:
-        if step.kind == "sleep" and step.ended_at is not None and step.ended_at > facts.now:
+        if step.kind == "sleep" and step.ended_at is not None and _may_end(facts, step.ended_at):
             yield Reason(
                 code="sleeping",
                 text=f"it sleeps in step {step.title!r} and wakes {facts.age(step.ended_at)}",
@@ -141,8 +146,9 @@ def later(facts: Facts) -> Iterator[Reason]:
     known: dict[str, Any] = {"due_at": due}
     first = 0 if execution.forked_from is None else 1
     if execution.status is Status.RETRYING:
-        yield _retry_later(facts, due)
-    elif execution.status is Status.QUEUED and execution.crashes:
+        if not is_being_undone(facts.steps):
+            yield _retry_later(facts, due)
+    elif execution.status is Status.QUEUED and execution.crashes > 1:
         yield Reason(
             code="crash_backoff",
             text=f"its worker died {execution.crashes} times in a row; it may be taken again "
@@ -152,7 +158,7 @@ def later(facts: Facts) -> Iterator[Reason]:
     elif execution.status is Status.QUEUED and execution.fence > first:
         yield Reason(  # it was claimed, and given back without an attempt
             code="put_off",
-            text=f"flow control lets it start {facts.age(due)}",
+            text=f"flow control lets it start {facts.age(due)}{_why_then(execution)}",
             facts=known,
         )
     elif execution.status is Status.QUEUED:
@@ -163,8 +169,54 @@ def later(facts: Facts) -> Iterator[Reason]:
         )
 
 
+def _why_then(execution: Execution) -> str:
+    """Return what flow control waits for, as the gate tells that it comes to next."""
+    match execution.gates_passed + 1:
+        case Stage.DEBOUNCE:
+            return ": that is when its burst is over, unless another event comes"
+        case Stage.BATCH:
+            return ": that is when its batch is closed, unless it is full before"
+        case Stage.THROTTLE:
+            return ": that is when its rate allows it"
+        case _:
+            return ""
+
+
+def undoing(facts: Facts) -> Iterator[Reason]:
+    """Say that it goes forward no more, and which undo is tried again."""
+    execution = facts.execution
+    if not facts.is_free or not is_being_undone(facts.steps):
+        return
+    text = "it has failed"
+    known: dict[str, Any] = {"due_at": execution.due_at}
+    if execution.error is not None:
+        text += f" with {execution.error.type}: {execution.error.message}"
+        known |= {"error": execution.error.type, "message": execution.error.message}
+    text += "; its steps are being undone"
+    tried = _last_try(execution)
+    if facts.is_timed and execution.due_at is not None:
+        what = repr(tried.title) if tried is not None else "it"
+        text += f", {what} is tried again {facts.age(execution.due_at)}"
+    yield Reason(code="undoing", text=text, facts=known)
+
+
+def _last_try(execution: Execution) -> StepTry | None:
+    """Return the step that failed last; of several, the one whose error the execution has."""
+    tries = execution.attempts[-1].tries if execution.attempts else ()
+    error = execution.error
+    for tried in reversed(tries):
+        found = tried.error
+        if found and error and (found.type, found.message) == (error.type, error.message):
+            return tried
+    return tries[-1] if tries else None
+
+
 def _retry_later(facts: Facts, due: datetime) -> Reason:
     execution = facts.execution
+    tried = _last_try(execution)
+    # A step with retries of its own makes its execution begin again, and uses up no attempt.
+    if tried is not None and execution.attempts[-1].number > execution.failed_attempts:
+        return _step_later(facts, due, tried)
     number = execution.failed_attempts + 1
     of = f" of {max(number, execution.retries + 1)}" if execution.retries is not None else ""
     text = f"attempt {number}{of} begins {facts.age(due)}"
@@ -177,3 +229,13 @@ def _retry_later(facts: Facts, due: datetime) -> Reason:
         text += f"; the last failed with {execution.error.type}: {execution.error.message}"
         known |= {"error": execution.error.type, "message": execution.error.message}
     return Reason(code="retry_later", text=text, facts=known)
+
+
+def _step_later(facts: Facts, due: datetime, tried: StepTry) -> Reason:
+    text = f"step {tried.title!r} is tried again {facts.age(due)}"
+    known: dict[str, Any] = {"due_at": due, "step": tried.title}
+    error = facts.execution.error
+    if error is not None:
+        text += f"; it failed with {error.type}: {error.message}"
+        known |= {"error": error.type, "message": error.message}
+    return Reason(code="step_retry_later", text=text, facts=known)

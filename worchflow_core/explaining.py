@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,8 @@ from worchflow_core.facts import Facts, Reason, waited_children
 from worchflow_core.journal import Journal
 from worchflow_core.lines import Line
 from worchflow_core.lookup import read_record
-from worchflow_core.models import CLAIMABLE, Execution
+from worchflow_core.models import CLAIMABLE, Execution, StepRecord
+from worchflow_core.protocols import Store
 from worchflow_core.query import Condition, Operator, Query
 
 
@@ -30,24 +32,30 @@ async def read_facts(execution: Execution, journal: Journal, max_crashes: int) -
         keeps_hints=journal.queue.keeps_hints,
     )
     if execution.owner is not None:
-        return facts
+        is_limited = execution.deadline_at is not None  # what is being undone has no deadline
+        return replace(facts, steps=await _steps(execution, store)) if is_limited else facts
     children = waited_children(execution)
     found = await store.get(children) if children else ()
     known = await catalog.read(store.records)
+    paused = await pauses.paused(store.records)
     return Facts(
         execution=execution,
         now=now,
-        steps=(await store.steps([execution.id])).get(execution.id, ()),
+        steps=await _steps(execution, store),
         workers=workers,
         children={item.id: item for item in found},
         functions=tuple(item.id for item in known),
-        pause=(await pauses.paused(store.records)).get(execution.function),
+        pause=paused.get(execution.function),
         lines=await _lines(execution, journal),
-        ahead=await _ahead(facts, journal),
+        ahead=await _ahead(facts, paused, journal),
         keeps_hints=journal.queue.keeps_hints,
         queue_trouble=await _queue_trouble(facts, journal),
         max_crashes=max_crashes,
     )
+
+
+async def _steps(execution: Execution, store: Store) -> Sequence[StepRecord]:
+    return (await store.steps([execution.id])).get(execution.id, ())
 
 
 async def _lines(execution: Execution, journal: Journal) -> Mapping[str, Line]:
@@ -60,19 +68,20 @@ async def _lines(execution: Execution, journal: Journal) -> Mapping[str, Line]:
     return found
 
 
-async def _ahead(facts: Facts, journal: Journal) -> int | None:
+async def _ahead(facts: Facts, paused: Collection[str], journal: Journal) -> int | None:
     """Return how many executions the same workers are to take first, where one is due."""
     execution = facts.execution
     if not facts.is_due or execution.due_at is None:
         return None
     having = [item for item in facts.live if execution.function in item.functions]
-    names = sorted({name for worker in having for name in worker.functions})
+    there = sorted({name for worker in having for name in worker.functions})
+    names = pauses.open_functions(there, paused)
     if not names:
         return None
     query = Query(
         where=(
             Condition("status", Operator.IN, tuple(sorted(CLAIMABLE))),
-            Condition("function", Operator.IN, tuple(names)),
+            Condition("function", Operator.IN, names),
             Condition("due_at", Operator.BEFORE, execution.due_at),
         ),
         order="due_at",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,9 +10,13 @@ from typing import Any
 
 from worchflow_core.lines import FAR, Line
 from worchflow_core.liveness import is_live
-from worchflow_core.models import Execution, StepRecord, Worker
+from worchflow_core.models import CLAIMABLE, Execution, StepRecord, Worker
 from worchflow_core.pauses import Pause
 from worchflow_core.words import human_age
+
+_CHILD = "child:"
+_DIGEST = re.compile(r":[0-9a-f]{24}$")
+"""The end of the wait key of an event whose data has to match."""
 
 _NAMED = 5
 """How many workers, executions or names a sentence lists."""
@@ -72,7 +77,7 @@ class Facts:
     @property
     def is_free(self) -> bool:
         """Whether it has not ended and no worker has it."""
-        return not self.execution.status.is_final and self.execution.owner is None
+        return self.execution.status in CLAIMABLE and self.execution.owner is None
 
     @property
     def is_due(self) -> bool:
@@ -91,6 +96,10 @@ class Facts:
         """Return how long ago a moment was, or how soon it comes."""
         return human_age(moment, self.now)
 
+    def soon(self, moment: datetime) -> str:
+        """Return how soon a moment comes; one that has just passed is now."""
+        return self.age(max(moment, self.now))
+
 
 Aspect = Callable[[Facts], Iterator[Reason]]
 """Looks at the facts and gives its reasons, or none."""
@@ -98,7 +107,31 @@ Aspect = Callable[[Facts], Iterator[Reason]]
 
 def waited_children(execution: Execution) -> list[str]:
     """Return the ids of the executions whose end an execution waits for."""
-    return [key.removeprefix("child:") for key in execution.waits if key.startswith("child:")]
+    return [
+        key.removeprefix(_CHILD)
+        for key in execution.waits
+        if key.startswith(_CHILD) and not _is_of_event(key, execution)
+    ]
+
+
+def waited_events(execution: Execution) -> dict[str, bool]:
+    """Return the names of the events that an execution waits for, each with whether data counts."""
+    events: dict[str, bool] = {}
+    for key in execution.waits:
+        if "|" in key or (key.startswith(_CHILD) and not _is_of_event(key, execution)):
+            continue
+        address = _DIGEST.sub("", key)
+        name = address.removesuffix(f"@{execution.id}")
+        events[name] = events.get(name, False) or address != key
+    return events
+
+
+def _is_of_event(key: str, execution: Execution) -> bool:
+    """Return whether a key is one of the two under which an event is awaited, whatever its name."""
+    own = f"@{execution.id}"
+    address = _DIGEST.sub("", key)
+    twin = f"{address}{own}{key.removeprefix(address)}"
+    return address.endswith(own) or twin in execution.waits
 
 
 def listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from worchflow_core.codec import UNTYPED, Codec, hash_input
 from worchflow_core.drift import called_as
 from worchflow_core.errors import IdempotencyConflict, InvalidInput, NotAllowed, NotFound
 from worchflow_core.functions import Registry
-from worchflow_core.identities import FACTS, step_id_of
+from worchflow_core.identities import FACTS, Slot, step_id_of
 from worchflow_core.journal import Journal
 from worchflow_core.models import (
     Change,
@@ -142,6 +142,7 @@ class Forker:
             )
         recorded = (await self._store.steps([source_id])).get(source_id, ())
         undone = undone_steps(recorded)
+        source = _without_undos(source, recorded)
         recorded = [step for step in recorded if step.kind not in (*FACTS, UNDO)]
         edits = self._edits(source, recorded, wanted.results)
         kept = [
@@ -300,6 +301,16 @@ def _named(recorded: Sequence[StepRecord], name: object) -> list[StepRecord]:
     by_id = [step for step in recorded if step.step_id == name]
     by_title = [step for step in recorded if step.title == name]
     return by_id or by_title or [step for step in recorded if step.step_id == step_id_of(name)]
+
+
+def _without_undos(source: Execution, recorded: Sequence[StepRecord]) -> Execution:
+    """Return an execution without the tries of undos: they are no steps to begin at."""
+    ids = {Slot(step.step_id, step.title, step.seq).inner(UNDO).step_id for step in recorded}
+    attempts = [
+        replace(item, tries=tuple(tried for tried in item.tries if tried.step_id not in ids))
+        for item in source.attempts
+    ]
+    return replace(source, attempts=tuple(attempts))
 
 
 def _failed(source: Execution) -> list[StepTry]:

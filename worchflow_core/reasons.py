@@ -16,6 +16,7 @@ from worchflow_core.facts import Aspect, Facts, Reason, listed
 from worchflow_core.forking import is_half_made
 from worchflow_core.liveness import SLACK, is_live, no_worker
 from worchflow_core.models import Status, Worker, WorkerState
+from worchflow_core.undos import is_being_undone, left_to_undo
 
 
 def explain(facts: Facts) -> tuple[Reason, ...]:
@@ -79,7 +80,7 @@ def _owned(facts: Facts) -> Iterator[Reason]:
     if step is not None:
         text += f", in step {step!r} at the last beat"
     if worker.lease_until is not None:
-        text += f"; the worker's lease ends {facts.age(worker.lease_until)} unless it is renewed"
+        text += f"; the worker's lease ends {facts.soon(worker.lease_until)} unless it is renewed"
     yield Reason(code="running", text=text, facts=known)
     if worker.beat_at is None or worker.lease_until is None:
         return
@@ -88,8 +89,18 @@ def _owned(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             code="worker_silent",
             text=f"its worker {worker.name} was last heard of {facts.age(worker.beat_at)}; others "
-            f"may take it over {facts.age(worker.lease_until)}",
+            f"may take it over {facts.soon(worker.lease_until)}",
             facts={"beat_at": worker.beat_at, "lease_until": worker.lease_until},
+        )
+
+
+def _strange(facts: Facts) -> Iterator[Reason]:
+    execution = facts.execution
+    if execution.status is Status.PROCESSING and execution.owner is None:
+        yield Reason(
+            code="not_ours",
+            text="it is processing, and no worker of Worchflow has it: another system's worker "
+            "does, or did; nobody here takes it unless its status is set to queued",
         )
 
 
@@ -235,22 +246,32 @@ def _deadline(facts: Facts) -> Iterator[Reason]:
     deadline = execution.deadline_at
     if execution.status.is_final or deadline is None:
         return
+    if is_being_undone(facts.steps):  # it has failed already, and that has no deadline
+        return
     is_past = deadline <= facts.now
-    text = (
-        f"its deadline passed {facts.age(deadline)}; it fails at the next sweep of a live worker"
-        if is_past
-        else f"it fails for good {facts.age(deadline)}, whatever it is doing"
-    )
+    text = f"it fails for good {facts.age(deadline)}, whatever it is doing"
+    if is_past:
+        text = f"its deadline passed {facts.age(deadline)}; {_who_ends_it(facts)}"
     yield Reason(
         code="deadline_passed" if is_past else "deadline", text=text, facts={"deadline": deadline}
     )
+
+
+def _who_ends_it(facts: Facts) -> str:
+    if facts.execution.owner is not None:
+        return "its worker ends it"
+    if left_to_undo(facts.steps):
+        return "a worker that has its function undoes its steps, and then it fails"
+    return "it fails at the next sweep of a live worker"
 
 
 ASPECTS: tuple[Aspect, ...] = (
     _ended,
     _half_made,
     _owned,
+    _strange,
     _cancelling,
+    delays.undoing,
     delays.paused,
     delays.in_line,
     delays.waiting,

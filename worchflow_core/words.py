@@ -9,6 +9,7 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\ud800-\udfff]"
 )
+_RANDOM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
@@ -36,6 +37,12 @@ def short_id(execution_id: str) -> str:
     """
     text = printable(execution_id)
     return text if text.startswith("cron:") else text[:8]
+
+
+def telling_id(execution_id: str) -> str:
+    """Return an id as a command can be given it: the ids that people choose often begin alike."""
+    text = printable(execution_id)
+    return text[:8] if _RANDOM.fullmatch(text) else text
 
 
 def human_duration(span: timedelta) -> str:

@@ -153,7 +153,7 @@ def test_what_would_not_do_what_it_says_is_refused(given: dict[str, Any], said: 
         choose(Verb.CANCEL, Filter(**given))
 
 
-@pytest.mark.parametrize("bad", [0, -1, True])
+@pytest.mark.parametrize("bad", [0, -1, True, 2.5, "3"])
 def test_at_most_is_a_whole_number(bad: Any) -> None:
     async def main() -> None:
         async with opened(f"memory://{uuid.uuid4().hex}") as app:

@@ -11,6 +11,7 @@ import pytest
 from worchflow_core import (
     BlockingClient,
     Event,
+    NonRetriable,
     NotFound,
     Status,
     Step,
@@ -164,6 +165,76 @@ def test_a_paused_function_says_so(url: str) -> None:
             await pauses.pause(app.journal.store.records, "pay", reason="a fix", now=now)
             reason = (await app.client.explain(handle.id))[0]
             assert (reason.code, reason.facts["reason"]) == ("function_paused", "a fix")
+
+    run(main())
+
+
+def test_what_is_ahead_of_it_may_run(url: str) -> None:
+    async def main() -> None:
+        async with application(pay, url=url, **SERVED) as app:
+            now = app.journal.clock.now()
+            await app.client.send("idle", None)
+            await app.client.send(pay, None)
+            handle = await app.client.send(pay, None, at=now + timedelta(milliseconds=200))
+            worker = Worker(
+                id="w1",
+                name="ana:1",
+                host="ana",
+                pid=1,
+                version="0",
+                state=WorkerState.STARTING,
+                started_at=now,
+                concurrency=1,
+                functions=("idle", "pay"),
+                running=(RunningExecution(execution_id="x", function="pay", since=now),),
+            )
+            await asyncio.to_thread(app.journal.store.beat, worker, lease=timedelta(minutes=5))
+
+            async def is_due() -> bool:
+                return await codes(app, handle.id) == ["workers_full"]
+
+            await until(is_due)
+            assert (await facts(app, handle.id, "workers_full"))["ahead"] == 2
+            await pauses.pause(app.journal.store.records, "idle", reason="", now=now)
+            assert (await facts(app, handle.id, "workers_full"))["ahead"] == 1
+
+    run(main())
+
+
+def test_waits_retries_and_undos_are_told_as_they_are(url: str) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("no")
+
+    @function(id="waits")
+    async def waits(event: Event[Any], step: Step) -> None:
+        await step.wait_for_event("First", "one", timeout="3d")
+        await step.wait_for_event("Second", "two")
+
+    @function(id="again", retries=3)
+    async def again(event: Event[Any], step: Step) -> None:
+        await step.run("Charge", fails, retries=5, retry_delay="1h")
+
+    @function(id="trip", retries=3, retry_delay="1h", timeout="1d")
+    async def trip(event: Event[Any], step: Step) -> None:
+        await step.run("Book", lambda: 1, undo=fails)
+        raise NonRetriable("no seat")
+
+    async def main() -> None:
+        async with application(waits, again, trip, url=url, **SERVED) as app, worker_of(app):
+            waiting = await app.client.send(waits, None)
+            await app.client.signal(waiting.id, "one")
+            retrying = await app.client.send(again, None)
+            undone = await app.client.send(trip, None)
+
+            async def are_told() -> bool:
+                told = [await codes(app, item.id) for item in (waiting, retrying, undone)]
+                return told == [["waiting_for_event"], ["step_retry_later"], ["undoing"]]
+
+            await until(are_told)
+            assert (await facts(app, waiting.id, "waiting_for_event"))["event"] == "two"
+            assert (await facts(app, retrying.id, "step_retry_later"))["step"] == "Charge"
+            (reason,) = await app.client.explain(undone.id)
+            assert "'Undo Book' is tried again in" in reason.text
 
     run(main())
 

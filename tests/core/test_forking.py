@@ -612,6 +612,26 @@ def test_a_fork_that_fails_undoes_what_it_did_and_nothing_of_its_original(url: s
     run(main())
 
 
+def test_no_fork_begins_at_an_undo(url: str) -> None:
+    def cannot(_: str) -> None:
+        raise ValueError("closed")
+
+    @function(id="trip", retries=0)
+    async def trip(event: Event[Any], step: Step) -> None:
+        await step.run("Flight", lambda: "flight", undo=cannot)
+        raise NonRetriable("no seat")
+
+    async def main() -> None:
+        async with working(trip, url=url, **SERVED) as app:
+            first = await app.client.send(trip, None)
+            execution = await ended(app, first.id)
+            assert execution.attempts[-1].tries[-1].title == "Undo Flight"
+            with pytest.raises(InvalidInput, match=r"no step 'Undo Flight'; there are: 'Flight'$"):
+                await app.client.fork(first.id, from_step="Undo Flight")
+
+    run(main())
+
+
 def test_a_fork_is_a_batch_by_itself(url: str) -> None:
     @function(id="gather", batch=Batch(2, "1s"))
     async def gather(event: Event[int], step: Step) -> Any:

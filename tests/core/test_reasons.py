@@ -12,16 +12,18 @@ import pytest
 from worchflow_core import Execution, Failure, Reason, Status, Worker, WorkerState, reason_to_wire
 from worchflow_core.clock import to_millis
 from worchflow_core.facts import Facts
-from worchflow_core.identities import DEADLINE
+from worchflow_core.identities import DEADLINE, UNDOABLE, UNDOING, Slot
 from worchflow_core.lines import Line
-from worchflow_core.models import RunningExecution, StepRecord
+from worchflow_core.models import Attempt, RunningExecution, StepRecord, StepTry
 from worchflow_core.pauses import Pause
 from worchflow_core.reasons import explain
+from worchflow_core.stages import Stage
 from worchflow_core.transitions import UNTIL_WOKEN
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 ERROR = Failure(type="ValueError", message="no money")
+GONE_ERROR = Failure(type="OSError", message="gone")
 WORKER = Worker(
     id="w1",
     name="ana:1",
@@ -154,7 +156,6 @@ PARKED = {"due_at": NOW + UNTIL_WOKEN, "fence": 1, "waits": ("pay|limit|abc|ana"
                 "its worker; at 5 it fails for good",
             },
         ),
-        ({"due_at": LATER, "fence": 1}, {}, {"put_off": "flow control lets it start in 5m"}),
         (
             {"status": Status.SLEEPING, "due_at": LATER, "fence": 1},
             {"steps": [step("Nap", "sleep", LATER, {}), step("Done", "sleep", NOW, {})]},
@@ -266,6 +267,129 @@ def test_it_is_said_why(
     changes: dict[str, Any], facts: dict[str, Any], expected: dict[str, str]
 ) -> None:
     assert reasons(changes, **facts) == expected
+
+
+BEGUN = step("Undoing", UNDOING, NOW, {})
+UNDOING_NOW = {**RETRYING, "failed_attempts": 0, "deadline_at": LATER}
+
+
+def tried(title: str, error: Failure = ERROR) -> Attempt:
+    found = StepTry(step_id=title, title=title, started_at=NOW, ended_at=NOW, error=error)
+    return Attempt(
+        number=1, worker="w", started_at=NOW, ended_at=NOW, outcome="retrying", tries=(found,)
+    )
+
+
+def test_what_is_being_undone_begins_no_attempt_and_has_no_deadline() -> None:
+    changes = {**UNDOING_NOW, "attempts": (tried("Undo Pay"),)}
+    text = "it has failed with ValueError: no money; its steps are being undone"
+    assert reasons(changes, steps=[BEGUN]) == {
+        "undoing": f"{text}, 'Undo Pay' is tried again in 5m"
+    }
+    past = {**UNDOING_NOW, "due_at": NOW, "deadline_at": NOW - timedelta(hours=1)}
+    assert reasons(past, steps=[BEGUN], keeps_hints=True)["undoing"] == text
+    assert "deadline_passed" not in reasons(past, steps=[BEGUN])
+
+
+def test_a_step_that_is_tried_again_is_no_attempt() -> None:
+    others = replace(tried("Pay"), tries=(*tried("Pay").tries, *tried("Mail", GONE_ERROR).tries))
+    changes = {**RETRYING, "failed_attempts": 0, "attempts": (others,)}
+    assert reasons(changes) == {
+        "step_retry_later": "step 'Pay' is tried again in 5m; it failed with ValueError: no money"
+    }
+    attempted = {**RETRYING, "attempts": (tried("Pay"),)}  # that attempt is counted
+    assert list(reasons(attempted)) == ["retry_later"]
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (Stage.NONE, ": that is when its burst is over, unless another event comes"),
+        (Stage.UNIQUE, ": that is when its batch is closed, unless it is full before"),
+        (Stage.SINGLETON, ": that is when its rate allows it"),
+        (Stage.RATE_LIMIT, ""),
+    ],
+)
+def test_what_is_put_off_says_for_what(passed: Stage, words: str) -> None:
+    found = reasons({"due_at": LATER, "fence": 1, "gates_passed": passed})
+    assert found == {"put_off": f"flow control lets it start in 5m{words}"}
+
+
+def test_one_death_does_not_put_an_execution_off() -> None:
+    assert "put_off" in reasons({"due_at": LATER, "fence": 2, "crashes": 1})
+
+
+def test_the_timeout_of_a_wait_that_is_over_is_not_told() -> None:
+    over = Slot("First", "First", 1).inner("until").step_id
+    until = {"until": to_millis(LATER)}
+    steps = [
+        step("First", "wait", NOW, {"event": "e"}),
+        replace(step("First", DEADLINE, LATER, until), step_id=over),
+        step("Second", DEADLINE, LATER, until),
+    ]
+    changes = {
+        "status": Status.WAITING,
+        "due_at": LATER,
+        "fence": 1,
+        "waits": ("paid", "paid@e1"),
+    }
+    assert reasons(changes, steps=steps)["wait_timeout"] == "step 'Second' stops waiting in 5m"
+    assert "wait_timeout" not in reasons(changes, steps=steps[:2])
+
+
+def test_an_event_may_have_the_name_of_a_child() -> None:
+    changes: dict[str, Any] = {
+        "status": Status.WAITING,
+        "due_at": NOW + UNTIL_WOKEN,
+        "fence": 1,
+        "waits": (f"child:a:{'b' * 24}", f"child:a@e1:{'b' * 24}", "child:c", "child:c@e1"),
+    }
+    found = explain(Facts(execution=replace(EXECUTION, **changes), now=NOW, workers=[WORKER]))
+    assert [(item.facts["event"], item.facts["has_match"]) for item in found] == [
+        ("child:a", True),
+        ("child:c", False),
+    ]
+
+
+def test_a_sleep_that_code_gave_up_is_not_told() -> None:
+    changes: dict[str, Any] = {
+        "status": Status.WAITING,
+        "due_at": NOW + UNTIL_WOKEN,
+        "fence": 1,
+        "waits": ("paid", "paid@e1"),
+    }
+    assert list(reasons(changes, steps=[step("Nap", "sleep", LATER, {})])) == ["waiting_for_event"]
+
+
+def test_what_another_system_processes_is_not_about_to_run() -> None:
+    assert list(reasons({"status": Status.PROCESSING})) == ["not_ours"]
+
+
+def test_a_lease_that_has_just_passed_does_not_end_in_the_past() -> None:
+    late = replace(
+        WORKER, beat_at=NOW - timedelta(seconds=31), lease_until=NOW - timedelta(seconds=1)
+    )
+    found = reasons(OWNED, workers=[late])
+    assert found["running"].endswith("the worker's lease ends now unless it is renewed")
+    assert found["worker_silent"].endswith("others may take it over now")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "words"),
+    [
+        (OWNED, [], "its worker ends it"),
+        (
+            {},
+            [step("Pay", UNDOABLE, NOW, {})],
+            "a worker that has its function undoes its steps, and then it fails",
+        ),
+    ],
+)
+def test_a_past_deadline_is_heeded_by_whoever_can(
+    changes: dict[str, Any], steps: list[StepRecord], words: str
+) -> None:
+    found = reasons({**changes, "deadline_at": NOW - timedelta(seconds=9)}, steps=steps)
+    assert found["deadline_passed"] == f"its deadline passed 9s ago; {words}"
 
 
 def test_all_reasons_are_given_together() -> None:

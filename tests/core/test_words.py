@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worchflow_core.words import human_age, human_duration, printable, printable_lines, short_id
+from worchflow_core.words import (
+    human_age,
+    human_duration,
+    printable,
+    printable_lines,
+    short_id,
+    telling_id,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -84,3 +91,16 @@ def test_spans_are_said_as_people_do(seconds: float, shown: str) -> None:
 )
 def test_ages_are_said_as_people_do(seconds: float, shown: str) -> None:
     assert human_age(NOW - timedelta(seconds=seconds), NOW) == shown
+
+
+@pytest.mark.parametrize(
+    ("execution_id", "told"),
+    [
+        ("4f0c1d2e-c148-4954-83eb-4431ea9f4a9d", "4f0c1d2e"),
+        ("order-000001", "order-000001"),
+        ("cron:tick:2030-01-31T09:00:00Z", "cron:tick:2030-01-31T09:00:00Z"),
+        ("evil\x1b[31m-id", "evil\\x1b[31m-id"),
+    ],
+)
+def test_a_telling_id_names_one_execution(execution_id: str, told: str) -> None:
+    assert telling_id(execution_id) == told

@@ -79,7 +79,7 @@ def check(
 
 def _print(report: FunctionReport) -> None:
     from worchflow_core.rehearsal import Verdict
-    from worchflow_core.words import printable, short_id
+    from worchflow_core.words import printable, telling_id
 
     counts = [
         f"{report.counts[verdict]:,} {verdict.value}"
@@ -94,7 +94,7 @@ def _print(report: FunctionReport) -> None:
     for title, count in list(report.unreached.items())[:_SHOWN]:
         output.data(f"    step {printable(title)!r} is recorded of {count:,} and not reached")
     for item in report.troubles[:_SHOWN]:
-        text = f"{short_id(item.execution_id)} {item.status.value}: {printable(item.why, 500)}"
+        text = f"{telling_id(item.execution_id)} {item.status.value}: {printable(item.why, 500)}"
         sign = output.mark("problem" if item in report.breaks_live else "warning")
         output.data(f"    {sign} {text}")
     if len(report.troubles) > _SHOWN:

@@ -78,6 +78,7 @@ def pause(
 ) -> None:
     """Begin no execution of a function until it is resumed; what runs goes on."""
     from worchflow_core.cli.opening import existing, run_async
+    from worchflow_core.words import printable
 
     flags = flags_of(ctx)
 
@@ -86,7 +87,11 @@ def pause(
             held = await app.client.pause_function(function, reason=reason)
         if flags.json:
             output.document({"function": function, "paused": _pause_document(held)})
-        elif not flags.quiet:
+            return
+        if held.reason != reason:
+            why = f" ({printable(held.reason)})" if held.reason else ""
+            output.warn(f"{function} was paused before{why}, and that stands; resume it first")
+        if not flags.quiet:
             output.say(f"{function} is paused; worchflow resume {function} lets it go on")
 
     run_async(main())
@@ -103,8 +108,12 @@ def resume(
 
     async def main() -> None:
         async with existing(flags) as app:
-            if function not in await app.client.paused_functions():
-                raise exits.CommandError(f"{function} is not paused", code=exits.NOT_FOUND)
+            paused = await app.client.paused_functions()
+            if function not in paused:
+                names = ", ".join(sorted(paused)) or "none"
+                raise exits.CommandError(
+                    f"{function} is not paused; paused are: {names}", code=exits.NOT_FOUND
+                )
             await app.client.resume_function(function)
         if flags.json:
             output.document({"function": function, "paused": None})

@@ -73,9 +73,7 @@ def schedules(
     if action == "list" and function is not None:
         raise exits.CommandError(f"list takes no function, and {function!r} is given")
     if action != "list" and function is None:
-        raise exits.CommandError(
-            f"say which schedule to {action}: worchflow schedules {action} FUNCTION"
-        )
+        raise exits.CommandError(f"say of which function: worchflow schedules {action} FUNCTION")
 
     async def main() -> None:
         async with existing(flags) as app:

@@ -306,14 +306,14 @@ def print_outcome(execution: Execution, *, is_kept: bool = True) -> None:
         is_kept: `worchflow show` will find it.
     """
     from worchflow_core.cli import shapes
-    from worchflow_core.words import printable, short_id
+    from worchflow_core.words import printable, telling_id
 
     if execution.status.value == "completed":
         output.document(shapes.load(execution.result))
         return
     failure = execution.error
     reason = f": {failure.type}: {failure.message}" if failure is not None else ""
-    name = short_id(execution.id)
+    name = telling_id(execution.id)
     output.error(
         printable(f"execution {execution.id} {_how(execution.status.value)}{reason}", 1000),
         hint=f"worchflow show {name} --trace" if failure is not None and is_kept else "",

@@ -202,7 +202,7 @@ def _print_steps(execution: Execution, recorded: Sequence[StepRecord], flags: Fl
 
 async def _print_all(client: Client, execution: Execution, recorded: Sequence[StepRecord]) -> None:
     from worchflow_core.cli.said import log_lines, progress_line
-    from worchflow_core.words import printable, short_id
+    from worchflow_core.words import printable, telling_id
 
     now = datetime.now(UTC)
     status = output.status(execution.status.value)
@@ -230,7 +230,7 @@ async def _print_all(client: Client, execution: Execution, recorded: Sequence[St
     is_undone = execution.error is not None and bool(execution.error.undone)
     if execution.status.value in ("failed", "cancelled") and not is_undone:
         output.data("")
-        output.data(f"retry: worchflow retry {short_id(execution.id)}")
+        output.data(f"retry: worchflow retry {telling_id(execution.id)}")
 
 
 def _facts(execution: Execution, now: datetime) -> list[str]:

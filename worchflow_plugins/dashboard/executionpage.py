@@ -150,7 +150,8 @@ def _forks(execution: Execution, steps: Sequence[StepRecord]) -> dict[str, str]:
     found = {step.step_id: step.title for step in steps[:_FORKS_SHOWN] if step.kind != "undo"}
     for attempt in execution.attempts:
         for item in attempt.tries:
-            found.setdefault(item.step_id, item.title)
+            if item.seq or not item.title.startswith("Undo "):  # only undos are not counted
+                found.setdefault(item.step_id, item.title)
     return found
 
 

@@ -127,7 +127,9 @@ class Shapes:
         message = reason.facts.get("message")
         if message and self.redact is not None:
             seen = self.text(message)
-            text = reason.text.replace(message, seen)
+            text = reason.text.replace(
+                f": {message}", f": {seen}", 1
+            )  # a short one is elsewhere too
             reason = replace(reason, text=text, facts={**reason.facts, "message": seen})
         return reason_to_wire(reason)
 

@@ -66,3 +66,17 @@ def test_what_cannot_be_paused_or_resumed_is_said(cli: Callable[..., Any], flowi
     idle = cli("resume", "free")
     assert idle.code == exits.NOT_FOUND
     assert "free is not paused" in idle.err
+
+
+def test_a_second_pause_says_that_the_first_stands(cli: Callable[..., Any], flowing: str) -> None:
+    assert cli("pause", "free", "--reason", "a migration").code == 0
+    again = cli("pause", "free", "--reason", "another")
+    assert again.code == 0
+    assert "free was paused before (a migration), and that stands; resume it first" in again.err
+    assert "was paused before" not in cli("pause", "free", "--reason", "a migration").err
+    typo = cli("resume", "fre")
+    assert typo.code == exits.NOT_FOUND
+    assert "fre is not paused; paused are: free" in typo.err
+    assert (
+        "say of which function: worchflow schedules next FUNCTION" in cli("schedules", "next").err
+    )

@@ -183,3 +183,11 @@ def test_explain_prints_hostile_text_safely(cli: Callable[..., Any], flows: str)
     assert "it failed" in line
     assert "ValueError: evil \\x1b[31mred second line" in line
     assert cli("explain", "nobody").code == exits.NOT_FOUND
+
+
+def test_hints_name_ids_that_begin_alike(cli: Callable[..., Any], flows: str) -> None:
+    first = cli("run", "boom", "-m", flows, "--id", "fail-000001")
+    assert "hint: worchflow show fail-000001 --trace" in first.err
+    assert cli("run", "boom", "-m", flows, "-q", "--id", "fail-000002").code == 6
+    shown = cli("show", "fail-000001").out
+    assert "retry: worchflow retry fail-000001" in shown

@@ -128,7 +128,7 @@ def test_show_tells_the_whole_story(cli: Callable[..., Any], three: str) -> None
         assert text in done.out
     failed = cli("show", "fail-0001")
     assert "ValueError: evil \\x1b[31mred second line" in failed.out
-    assert "retry: worchflow retry fail-000" in failed.out
+    assert "retry: worchflow retry fail-0001" in failed.out
     assert "\x1b" not in failed.out
     trace = cli("show", "fail-0001", "--trace")
     assert "Traceback" in trace.out

@@ -7,7 +7,7 @@ import pytest
 
 from tests.plugins.dashboard.support import NOW, execution, run, served, step
 from tests.plugins.dashboard.test_api import get, post
-from worchflow_core import Failure, Status
+from worchflow_core import Attempt, Failure, Status, StepTry
 
 PATH = "/api/executions/a/fork"
 
@@ -148,5 +148,41 @@ def test_a_reason_quotes_no_error_that_is_redacted() -> None:
             answer = await client.get("/api/executions/a/explain")
             assert answer.text.count("card *** refused") == 2
             assert "4111" not in answer.text
+
+    run(main())
+
+
+def test_what_hides_an_error_hides_nothing_else_of_a_reason() -> None:
+    def redact(path: tuple[str | int, ...], value: Any) -> Any:
+        return "***" if path[0] == "error" else value
+
+    async def main() -> None:
+        async with served(redact=redact) as (client, app):
+            short = Failure(type="ValueError", message="e")
+            await app.journal.store.create(
+                [execution("a", status=Status.FAILED, error=short, finished_at=NOW)]
+            )
+            (reason,) = (await get(client, "/api/executions/a/explain"))[1]["reasons"]
+            assert reason["text"].startswith("it failed ")
+            assert reason["text"].endswith(" of ValueError: ***")
+
+    run(main())
+
+
+def test_the_page_offers_no_fork_from_an_undo() -> None:
+    def tried(step_id: str, title: str, seq: int) -> StepTry:
+        return StepTry(step_id=step_id, title=title, started_at=NOW, ended_at=NOW, seq=seq)
+
+    async def main() -> None:
+        async with served() as (client, app):
+            tries = (tried("u", "Undo One", 0), tried("s", "Undo the order", 2))
+            attempt = Attempt(
+                number=1, worker="w", started_at=NOW, ended_at=NOW, outcome="failed", tries=tries
+            )
+            failed = execution("a", status=Status.FAILED, finished_at=NOW, attempts=(attempt,))
+            await app.journal.store.create([failed])
+            page = (await client.get("/executions/a")).text
+            assert 'data-fork="s"' in page
+            assert 'data-fork="u"' not in page
 
     run(main())
