@@ -136,6 +136,12 @@ if TYPE_CHECKING:
     from worchflow_core.facts import (
         Reason as Reason,
     )
+    from worchflow_core.facts import (
+        waited_children as waited_children,
+    )
+    from worchflow_core.facts import (
+        waited_events as waited_events,
+    )
     from worchflow_core.filters import (
         Filter as Filter,
     )
@@ -475,7 +481,7 @@ _HOMES = {
     ),
     "events": ("Event",),
     "explaining": ("reason_to_wire",),
-    "facts": ("Reason",),
+    "facts": ("Reason", "waited_children", "waited_events"),
     "filters": ("Filter",),
     "functions": ("Function", "function"),
     "handles": ("ExecutionHandle",),

@@ -218,7 +218,7 @@ def _function_table(
     from worchflow_core.words import printable
 
     columns = [
-        Column(title="FUNCTION", shrinks=True),
+        Column(title="FUNCTION"),  # never cut: other commands are to be given it
         Column(title="PACKAGE", shrinks=True, drops=2),
         Column(title="SCHEDULE", drops=1),
         Column(title="EVENTS", shrinks=True, drops=1),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from worchflow_core import Execution, Status
+from worchflow_core import Execution, Status, waited_children, waited_events
 
 _FOR_EVER = timedelta(days=365 * 50)
 """A due time so far away is none: only an event, or the end of a child, wakes it."""
-
-_CHILD = "child:"
-_MATCH = re.compile(r":[0-9a-f]{24}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +34,10 @@ def wanted_by(execution: Execution) -> Wanted | None:
         return None
     due = execution.due_at
     until = due if due is not None and due - execution.updated_at < _FOR_EVER else None
-    own = f"@{execution.id}"  # an event may also be sent to this one execution
-    keys = [item for item in execution.waits if not item.startswith(_CHILD)]
-    names = [_MATCH.sub("", key).removesuffix(own) for key in keys]
+    events = waited_events(execution)
     return Wanted(
-        events=tuple(dict.fromkeys(names)),
-        has_match=any(_MATCH.search(key) for key in keys),
-        children=tuple(
-            item.removeprefix(_CHILD) for item in execution.waits if item.startswith(_CHILD)
-        ),
+        events=tuple(events),
+        has_match=any(events.values()),
+        children=tuple(waited_children(execution)),
         until=until,
     )
