@@ -14,16 +14,26 @@ class Clock:
     """Tell the time in UTC, in whole milliseconds, as the store would tell it.
 
     Stored times carry milliseconds, so a time that was never stored must not carry more: a first
-    run and a replay then see the same value. The heart corrects it after each beat.
+    run and a replay then see the same value. The heart corrects it after each beat. Between two
+    beats it goes on with a clock that cannot be set: this machine's own may jump by a day, and
+    all that is due in that day would be taken for due.
     """
 
     def __init__(self) -> None:
         self.offset = timedelta(0)
         self._corrected_at: float | None = None
+        self._anchor: float | None = None
 
     def now(self) -> datetime:
         """Return the store's time: local time plus the offset the last beat measured."""
-        return from_millis(time.time_ns() // 1_000_000) + self.offset
+        anchor = self._anchor
+        if anchor is None or not self.is_measured:
+            return self.local() + self.offset
+        return from_millis(int(anchor + self.lease_time() * 1000)) + self.offset
+
+    def local(self) -> datetime:
+        """Return this machine's own time, whatever the store's is."""
+        return from_millis(time.time_ns() // 1_000_000)
 
     @property
     def is_measured(self) -> bool:
@@ -43,6 +53,7 @@ class Clock:
             middle = to_millis(local) + round(trip * 500)
             self.offset = from_millis(to_millis(told)) - from_millis(middle)
             self._corrected_at = self.lease_time()
+            self._anchor = to_millis(local) - (self._corrected_at - trip) * 1000
 
     def shift(self, span: timedelta) -> None:
         """Move on by a span, as tests do that skip time; nobody has to measure it from now on."""

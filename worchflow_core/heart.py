@@ -125,7 +125,7 @@ class Heart:
     def _beat(self) -> Beat:
         worker = self._describe()
         asked_at = self._clock.lease_time()
-        local = self._clock.now() - self._clock.offset
+        local = self._clock.local()
         beat = self._store.beat(worker, lease=self._lease.span)
         if not beat.is_alive:
             self._lease.lose()

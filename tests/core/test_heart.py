@@ -190,6 +190,21 @@ def test_clock_takes_the_offset_of_the_store() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_clock_that_is_set_between_two_beats_makes_nothing_due(
+    days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    clock.correct(clock.local(), local=clock.local(), trip=0.0)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + days * 86_400 * 10**9)
+    assert abs(clock.now() - (clock.local() - timedelta(days=days))) < timedelta(seconds=1)
+    told = clock.now()
+    clock.correct(told, local=clock.local(), trip=0.0)  # the next beat
+    assert abs(clock.offset + timedelta(days=days)) < timedelta(seconds=1)
+    assert abs(clock.now() - told) < timedelta(seconds=1)
+
+
 def test_process_that_stood_still_is_no_hanging_loop() -> None:
     # As after SIGSTOP or a suspended laptop: the heart itself did not run meanwhile.
     async def main() -> None:

@@ -240,8 +240,8 @@ def test_a_sender_measures_how_far_its_clock_is_from_the_stores(url: str) -> Non
     class Slow(Clock):
         """A clock that is an hour behind."""
 
-        def now(self) -> datetime:
-            return super().now() - timedelta(hours=1)
+        def local(self) -> datetime:
+            return super().local() - timedelta(hours=1)
 
     @function
     async def waits(event: Event[Any], step: Step) -> Any:

@@ -242,8 +242,8 @@ def test_a_machine_with_a_wrong_clock_fires_nothing(
     url: str, skew: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
     class WrongClock(Clock):
-        def now(self) -> datetime:
-            return super().now() + skew
+        def local(self) -> datetime:
+            return super().local() + skew
 
     async def main() -> None:
         async with opened(url, scheduled(every="1s")) as app:

@@ -29,5 +29,8 @@ def test_every_row_names_tests_that_name_it() -> None:
 
 
 def test_no_row_is_left_out() -> None:
+    clocks = (ROOT / "tests" / "faults" / "test_clocks.py").read_text(encoding="utf-8")
+    assert "faults/test_clocks.py" in rows()["F42"]
+    assert "F42: " in clocks
     named = {number for number, tests in rows().items() if any("::" in name for name in tests)}
     assert named >= {f"F{number}" for number in range(12, 33)}

