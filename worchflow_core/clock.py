@@ -26,10 +26,9 @@ class Clock:
 
     def now(self) -> datetime:
         """Return the store's time: local time plus the offset the last beat measured."""
-        anchor = self._anchor
-        if anchor is None or not self.is_measured:
+        if self._anchor is None or not self.is_measured:
             return self.local() + self.offset
-        return from_millis(int(anchor + self.lease_time() * 1000)) + self.offset
+        return from_millis(int(self._anchor + self.lease_time() * 1000))
 
     def local(self) -> datetime:
         """Return this machine's own time, whatever the store's is."""
@@ -51,13 +50,17 @@ class Clock:
         """
         if trip < 1.0:
             middle = to_millis(local) + round(trip * 500)
-            self.offset = from_millis(to_millis(told)) - from_millis(middle)
-            self._corrected_at = self.lease_time()
-            self._anchor = to_millis(local) - (self._corrected_at - trip) * 1000
+            asked_at = self.lease_time() - trip
+            self.offset = (to_millis(told) - middle) * _MILLISECOND
+            # In one go, for other threads ask meanwhile: the store's time at this clock's zero.
+            self._anchor = to_millis(local) + to_millis(told) - middle - asked_at * 1000
+            self._corrected_at = asked_at + trip
 
     def shift(self, span: timedelta) -> None:
         """Move on by a span, as tests do that skip time; nobody has to measure it from now on."""
         self.offset += span
+        if self._anchor is not None:
+            self._anchor += span / _MILLISECOND
         self._corrected_at = math.inf
 
     def lease_time(self) -> float:
