@@ -88,6 +88,7 @@ LAYERS = (
         "leadership",
         "ledger",
         "notes",
+        "paging",
         "pauses",
         "proof",
         "results",

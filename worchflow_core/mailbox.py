@@ -24,7 +24,8 @@ from worchflow_core.journal import Journal
 from worchflow_core.lookup import read_record
 from worchflow_core.matching import field_of, fits, token
 from worchflow_core.models import Created, Execution, Payload, Record, Status
-from worchflow_core.query import Condition, Operator, Query
+from worchflow_core.paging import pages
+from worchflow_core.query import Condition, Operator
 from worchflow_core.step import Watch
 from worchflow_core.subscriptions import (
     Subscriber,
@@ -191,17 +192,9 @@ class Mailbox:
 
     async def wake(self, keys: Collection[str]) -> None:
         """Make due every execution that waits for one of these keys."""
-        query = Query(
-            where=(
-                Condition("waits", Operator.HAS, tuple(keys)),
-                Condition("status", Operator.EQUAL, Status.WAITING),
-            ),
-            descending=False,
-            limit=_PAGE,
-        )
-        after = None
-        while True:
-            found = (await self._store.find(replace(query, after=after))).items
+        waiting = Condition("status", Operator.EQUAL, Status.WAITING)
+        wanting = Condition("waits", Operator.HAS, tuple(keys))
+        async for found in pages(self._store, wanting, waiting):
             now = self._journal.clock.now()
             await self._journal.update(
                 [
@@ -210,9 +203,6 @@ class Mailbox:
                     if not _is_woken(item, now)
                 ]
             )
-            if len(found) < _PAGE:
-                return
-            after = query.order_key(found[-1])
 
     async def announce(self, watches: Collection[Watch]) -> None:
         """Let senders know by which fields this waiter tells events apart."""

@@ -34,6 +34,7 @@ from worchflow_core.models import (
     WorkerState,
 )
 from worchflow_core.origin import is_gone
+from worchflow_core.paging import pages
 from worchflow_core.pauses import open_functions, paused
 from worchflow_core.query import Condition, Operator, Query
 from worchflow_core.rules import is_claimable
@@ -221,20 +222,20 @@ class Sweeper:
 
     async def _expire(self) -> None:
         now = self._clock.now()
-        found = await self._find(
-            Condition("deadline_at", Operator.BEFORE, now),
-            Condition("status", Operator.IN, tuple(CLAIMABLE)),
-        )
-        unowned = [item for item in found if item.owner is None]
-        begun = [item.id for item in unowned if item.fence]
-        steps = await self._store.steps(begun) if begun else {}
-        pairs = []
-        for item in unowned:
-            has_handler = has_followers(item, Status.FAILED, self._registry)
-            change = expired(item, steps.get(item.id, ()), now=now, has_handler=has_handler)
-            if change is not None:
-                pairs.append((item, change))
-        await self._journal.update(pairs)
+        late = Condition("deadline_at", Operator.BEFORE, now)
+        free = Condition("status", Operator.IN, tuple(CLAIMABLE))
+        # All of them: what has something to undo stays, and waits for a worker that has its code.
+        async for found in pages(self._store, late, free):
+            unowned = [item for item in found if item.owner is None]
+            begun = [item.id for item in unowned if item.fence]
+            steps = await self._store.steps(begun) if begun else {}
+            pairs = []
+            for item in unowned:
+                has_handler = has_followers(item, Status.FAILED, self._registry)
+                change = expired(item, steps.get(item.id, ()), now=now, has_handler=has_handler)
+                if change is not None:
+                    pairs.append((item, change))
+            await self._journal.update(pairs)
 
     async def _cancel(self) -> None:
         now = self._clock.now()

@@ -11,8 +11,10 @@ import pytest
 
 from tests.core.support import Faulty, application, faulty_memory, run, until, working
 from worchflow_core import Event, Execution, Status, Step, Worker, WorkerState, function
+from worchflow_core.identities import UNDOABLE
 from worchflow_core.journal import Journal
 from worchflow_core.sweeper import Sweeper
+from worchflow_core.testing.contracts import samples
 from worchflow_plugins.memory import MemoryQueue
 
 NOW = datetime.now(UTC)
@@ -218,6 +220,21 @@ def test_deadlines_and_cancels_of_what_nobody_owns_are_carried_out() -> None:
         assert failed.error is not None
         assert failed.error.reason == "timeout"
         assert broom.get(unwanted.id).status is Status.CANCELLED
+
+    sweeping(test)
+
+
+def test_many_that_have_something_to_undo_keep_none_from_expiring() -> None:
+    async def test(broom: Broom) -> None:
+        old = {"created_at": NOW - 2 * HOUR, "deadline_at": NOW - HOUR, "updated_at": NOW - HOUR}
+        begun = {**old, "fence": 1, "status": Status.RETRYING}
+        early = [samples.execution(f"u{number:04}", **begun) for number in range(1000)]
+        late = samples.execution("z", **{**old, "created_at": NOW - HOUR})
+        await broom.store.inner.create([*early, late])
+        await broom.store.inner.record([samples.step(item.id, kind=UNDOABLE) for item in early])
+        await broom.sweeper.repair()
+        assert broom.get("z").status is Status.FAILED
+        assert broom.get("u0999").status is Status.RETRYING
 
     sweeping(test)
 
