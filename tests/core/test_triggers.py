@@ -754,7 +754,7 @@ def test_two_sweeps_at_once_create_one_set(url: str) -> None:
             with pytest.raises(Dies):
                 await app.client.send_event("order/paid", {"region": "eu"}, id="e")
             app.journal.reach = lambda point: None
-            app.journal.clock.offset = timedelta(seconds=5)
+            app.journal.clock.shift(timedelta(seconds=5))
             sweepers = [Sweeper(app.journal, app.registry, app.settings) for _ in range(5)]
             await asyncio.gather(*(item.repair() for item in sweepers))
             assert await all_of(app) == ["e:invoice", "e:stock"]
