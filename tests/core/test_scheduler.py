@@ -571,7 +571,7 @@ def test_a_paused_schedule_fires_nothing_and_resumes_from_then_on(url: str) -> N
             clock.moment += HOUR
             await one.tick()
             assert await ticks_of(app) == []
-            app.journal.clock.offset = HOUR
+            app.journal.clock.shift(HOUR)
             assert not (await app.client.resume_schedule("report")).is_paused
             await one.tick()
             assert await ticks_of(app) == []
