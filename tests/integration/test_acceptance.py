@@ -316,7 +316,7 @@ def test_killed_worker_repeats_no_finished_step(place: Place, combination: Combi
     audit = place.folder / "audit.jsonl"
     where = {**QUICK, **combination.environment}
     quick = with_variables(place, **where, WORCHFLOW_SAMPLE_AUDIT_FILE=str(audit))
-    data = {"minutes": 1, "pieces_per_minute": 6, "seconds_per_piece": 0.5}
+    data = {"minutes": 1, "pieces_per_minute": 6, "seconds_per_piece": 1}
     with quick.worker() as first:
         execution_id = quick.ok("worchflow", "send", "encode-video", json.dumps(data)).strip()
         eventually(lambda: len(stored_steps(quick, execution_id)) >= 2)
