@@ -3,8 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# What waits longest begins first, so that no process is left with it at the end.
-SLOW_FIRST := tests/faults tests/integration tests sample_plugin/tests
 
 .PHONY: help demo test check crash-matrix dashboard screenshots build up down clean
 .DEFAULT_GOAL := help
@@ -16,7 +14,7 @@ demo: $(VENV)/.installed ## run a sample workflow on one SQLite file, no server 
 	$(VENV)/bin/worchflow run process-payment '{"amount": 100, "customer_id": "cust_123"}'
 
 test: $(VENV)/.installed-for-tests check ## check the code and run all tests
-	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(SLOW_FIRST)
+	$(RUN) -m pytest -n 4 --dist loadfile
 
 check: $(VENV)/.installed-for-tests ## lint, formatting and types
 	$(RUN) -m ruff check .
