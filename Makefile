@@ -14,7 +14,7 @@ demo: $(VENV)/.installed ## run a sample workflow on one SQLite file, no server 
 	$(VENV)/bin/worchflow run process-payment '{"amount": 100, "customer_id": "cust_123"}'
 
 test: $(VENV)/.installed-for-tests check ## check the code and run all tests
-	$(RUN) -m pytest -n 4 --dist loadfile
+	$(RUN) -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/.installed-for-tests ## lint, formatting and types
 	$(RUN) -m ruff check .
