@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
 from worchflow_core import Hint
 from worchflow_core.testing.contracts.samples import execution, step
@@ -18,6 +19,7 @@ from worchflow_core.testing.proxy import Proxy
 from worchflow_core.testing.servers import RedisServer
 from worchflow_plugins.redis import RedisQueue, RedisStepCache
 from worchflow_plugins.redis.breaker import Breaker
+from worchflow_plugins.redis.faults import diagnosis
 
 pytestmark = pytest.mark.servers
 
@@ -104,6 +106,26 @@ def test_an_open_breaker_refuses_at_once_and_probes_ever_more_rarely() -> None:
         assert await breaker.call(script) == "fine"
         assert await breaker.call(script) == "fine"
         assert script.told == ["gone", None]
+
+    asyncio.run(main())
+
+
+def test_a_server_that_was_silent_and_then_refuses_is_told_of_twice() -> None:
+    async def main() -> None:
+        told: list[str | None] = []
+        now = 0.0
+        breaker = Breaker(told.append, clock=lambda: now)
+        silent = diagnosis(ConnectionError("Connection lost."), "here")
+        refused = diagnosis(AuthenticationError("Authentication required."), "here")
+
+        async def fail(text: str) -> None:
+            raise ConnectionError(text)
+
+        for text in (silent, silent, refused, refused, silent, refused):
+            now += 5
+            with pytest.raises(ConnectionError):
+                await breaker.call(lambda text=text: fail(text))
+        assert told == [silent, refused]
 
     asyncio.run(main())
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from worchflow_plugins.redis.faults import is_silence
+
 T = TypeVar("T")
 
 _SHORTEST = 0.5
@@ -17,8 +19,8 @@ class Breaker:
     """Let calls pass; after a failure refuse them, and let one through now and then to see.
 
     Args:
-        tell: called with a sentence when the first call fails, and with None when one succeeds
-            again.
+        tell: called with a sentence when the first call fails, again when a server that was
+            silent says why it refuses, and with None when a call succeeds again.
         clock: seconds that only grow.
     """
 
@@ -31,6 +33,7 @@ class Breaker:
         self._tell = tell
         self._clock = clock
         self._reason: str | None = None
+        self._told = ""
         self._retry_at = 0.0
         self._pause = _SHORTEST
         self._is_probing = False
@@ -69,9 +72,11 @@ class Breaker:
     def _fail(self, reason: str, *, is_probe: bool) -> None:
         if self._reason is None:
             self._pause = _SHORTEST
-            self._tell(reason)
         elif is_probe:
             self._pause = min(self._pause * 2, _LONGEST)
+        if self._reason is None or (is_silence(self._told) and not is_silence(reason)):
+            self._told = reason
+            self._tell(reason)
         self._reason = reason
         # Spread over a quarter, so that many workers do not come back in the same instant.
         self._retry_at = self._clock() + self._pause * random.uniform(0.75, 1.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from redis import exceptions
 
+_SILENT = " does not answer"
+
 
 def diagnosis(error: BaseException, place: str) -> str:
     """Return one sentence about an error of the server at `place`."""
@@ -12,8 +14,13 @@ def diagnosis(error: BaseException, place: str) -> str:
         if known in text or known in type(error).__name__:
             return f"Redis at {place} {says} ({text})"
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
-        return f"Redis at {place} does not answer: {text}"
+        return f"Redis at {place}{_SILENT}: {text}"
     return f"Redis at {place} refused: {text}"
+
+
+def is_silence(told: str) -> bool:
+    """Return whether a diagnosis tells of a server that does not answer, and not of a refusal."""
+    return _SILENT in told
 
 
 _PASSWORD = "refuses user or password; check WORCHFLOW_QUEUE_URL and WORCHFLOW_STEP_CACHE_URL"
