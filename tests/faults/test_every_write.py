@@ -87,8 +87,9 @@ async def _die_at(place: Place, number: int, *, after: bool) -> bool:
         runs = arena.runs(execution_id)
         assert runs >= Counter(FEWEST_RUNS)
         assert runs.total() <= sum(FEWEST_RUNS.values()) + 1, f"died at {number}: {runs}"
-        has_died = not doomed.is_running
-        if has_died:
-            assert await doomed.exit_code() == EXIT_CRASHED
+        if doomed.is_running:
+            doomed.terminate()  # its last writes are those of its leaving
+        code = await doomed.exit_code()
+        assert code in (0, EXIT_CRASHED), doomed.log()
         await check(arena)
-        return has_died
+        return code == EXIT_CRASHED
